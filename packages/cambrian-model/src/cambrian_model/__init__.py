@@ -1,0 +1,1 @@
+"""cambrian_model."""
