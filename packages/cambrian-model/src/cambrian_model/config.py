@@ -128,7 +128,7 @@ class CambrianConfig(PreTrainedConfig):
 
     text_config: dict | PreTrainedConfig | None = None
     vision_encoders: list | None = None
-    connector: dict | None = None
+    connector: dict | SVAConfig | None = None
     grid_side: int = 24
     image_token_id: int = -200
     tie_word_embeddings: bool = False
@@ -172,8 +172,8 @@ class CambrianConfig(PreTrainedConfig):
             for side in {*sva.query_grid_sides, self.grid_side}:
                 if encoder.grid_side % side:
                     raise ConfigError(
-                        f"vision_encoders[{i}] ({encoder.name}): its grid side {encoder.grid_side} is not a multiple of "
-                        f"the query grid side {side}; set its grid_side to one, features are interpolated to it"
+                        f"vision_encoders[{i}] ({encoder.name}): its grid side {encoder.grid_side} is not a multiple "
+                        f"of the query grid side {side}; set its grid_side to one, features are interpolated to it"
                     )
         num_layers = self.get_text_config().num_hidden_layers
         if sva.in_llm and (layers := [n for n in sva.in_llm.layers if n >= num_layers]):

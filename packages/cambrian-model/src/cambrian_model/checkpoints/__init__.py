@@ -1,0 +1,1 @@
+"""Checkpoints: ours, and the released ones translated."""

@@ -1,0 +1,1 @@
+"""Connectors: visual features of several encoders to image tokens of the language model."""

@@ -1,0 +1,240 @@
+"""The Spatial Vision Aggregator: queries on a grid gather what every encoder sees at their place.
+
+Notable: projections are absorbed. With one query per window, `q W_k` comes first and then the dot product with the
+normalised features, so that no feature of a large window is ever projected; the LayerNorm's affine part folds into the
+weights, and its statistics of feature plus position come from those of the two parts. The numbers equal projecting
+every feature. Source: Cambrian-1, section 3; the "joint" attention of the released models.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cambrian_model.config import CambrianConfig
+from cambrian_model.image_tokens import TokenLayout, resize_grid, to_windows, window_masks
+
+LAYER_NORM_EPS = 1e-5
+
+
+class VisualContext(NamedTuple):
+    """What an SVA block sees besides its queries. One row per query; no rows where there is no picture.
+
+    Attributes:
+        features: Per encoder, the features in each query's window, less their mean over channels.
+        masks: Per encoder, which of them show the picture.
+        summary: Per picture, the mean of the first encoder's projected features, padding included.
+        image_of_query: Which picture each query belongs to.
+        token_index: Where each query's token stands in the flattened hidden states; None in the connector.
+    """
+
+    features: tuple[Float[Tensor, "queries window width"], ...]
+    masks: tuple[Bool[Tensor, "queries window"], ...]
+    summary: Float[Tensor, "images width"]
+    image_of_query: Int[Tensor, " queries"]
+    token_index: Int[Tensor, " queries"] | None = None
+
+    def select(self, queries: Int[Tensor, " kept"]) -> "VisualContext":
+        """Keeps the given queries, in that order."""
+        return VisualContext(
+            tuple(features.index_select(0, queries) for features in self.features),
+            tuple(masks.index_select(0, queries) for masks in self.masks),
+            self.summary,
+            self.image_of_query.index_select(0, queries),
+        )
+
+
+class WindowShape(NamedTuple):
+    """One encoder's window, as a query sees it: features per side, and channels of each."""
+
+    side: int
+    dim: int
+
+
+class WindowAttention(nn.Module):
+    """One query attends to its window in every encoder's grid: one softmax across all of them."""
+
+    def __init__(self, width: int, windows: Sequence[WindowShape], num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.head_dim = width // num_heads
+        self.q_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.q_proj = nn.Linear(width, width, bias=False)
+        self.k_norms = nn.ModuleList(nn.LayerNorm(window.dim, eps=LAYER_NORM_EPS) for window in windows)
+        self.k_projs = nn.ModuleList(nn.Linear(window.dim, width, bias=False) for window in windows)
+        self.v_norms = nn.ModuleList(nn.LayerNorm(window.dim, eps=LAYER_NORM_EPS) for window in windows)
+        self.v_projs = nn.ModuleList(nn.Linear(window.dim, width, bias=False) for window in windows)
+        self.o_proj = nn.Linear(width, width, bias=False)
+        self.pos_embeds = nn.ParameterDict(
+            {str(i): nn.Parameter(torch.randn(side**2, dim)) for i, (side, dim) in enumerate(windows) if side > 1}
+        )
+
+    def forward(
+        self, queries: Float[Tensor, "queries width"], context: VisualContext
+    ) -> Float[Tensor, "queries width"]:
+        """Returns the attention output for every query."""
+        q = self.q_proj(self.q_norm(queries)) * self.head_dim**-0.5
+        q = q.unflatten(-1, (self.num_heads, self.head_dim))
+        windows = [self._window(i, features) for i, features in enumerate(context.features)]
+        scores = torch.cat([self._scores(i, q, window) for i, window in enumerate(windows)], dim=-1)
+        visible = torch.cat(context.masks, dim=-1)[:, None]  # queries, 1, tokens of all windows
+        weights = scores.masked_fill(~visible, float("-inf")).softmax(dim=-1)
+        per_encoder = weights.split([window.features.shape[1] for window in windows], dim=-1)
+        values = [self._values(i, w, window) for i, (w, window) in enumerate(zip(per_encoder, windows, strict=True))]
+        return self.o_proj(torch.stack(values).sum(0).flatten(1))
+
+    def _window(self, encoder: int, features: Tensor) -> "_Window":
+        return _Window.build(features, self.pos_embeds.get(str(encoder)))
+
+    def _scores(self, encoder: int, q: Tensor, window: "_Window") -> Float[Tensor, "queries heads window"]:
+        norm, weight = self.k_norms[encoder], self.k_projs[encoder].weight
+        if window.position is None:
+            keys = self.k_projs[encoder](norm(window.features)).unflatten(-1, (self.num_heads, self.head_dim))
+            return torch.einsum("qhd,qwhd->qhw", q, keys)
+        per_head = weight.unflatten(0, (self.num_heads, self.head_dim))
+        absorbed = torch.einsum("qhd,hdc->qhc", q, per_head * norm.weight)
+        bias = torch.einsum("qhd,hd->qh", q, per_head @ norm.bias)
+        raw = absorbed @ window.features.transpose(1, 2) + absorbed @ window.position.T
+        return raw * window.scale[:, None] + bias[..., None]
+
+    def _values(self, encoder: int, weights: Tensor, window: "_Window") -> Float[Tensor, "queries heads head_dim"]:
+        norm, weight = self.v_norms[encoder], self.v_projs[encoder].weight
+        if window.position is None:
+            values = self.v_projs[encoder](norm(window.features)).unflatten(-1, (self.num_heads, self.head_dim))
+            return torch.einsum("qhw,qwhd->qhd", weights, values)
+        per_head = weight.unflatten(0, (self.num_heads, self.head_dim))
+        scaled = weights * window.scale[:, None]
+        gathered = scaled @ window.features + scaled @ window.position
+        total = weights.sum(-1, keepdim=True)
+        return torch.einsum("qhc,hdc->qhd", gathered, per_head * norm.weight) + total * (per_head @ norm.bias)
+
+
+class _Window(NamedTuple):
+    """Features of one encoder in every query's window, ready to be normalised without being copied.
+
+    LayerNorm(feature + position) is (features + position) * scale, both centred; `scale` is 1 / standard deviation.
+    """
+
+    features: Float[Tensor, "queries window width"]
+    position: Float[Tensor, "window width"] | None
+    scale: Float[Tensor, "queries window"]
+
+    @staticmethod
+    def build(features: Tensor, position: Tensor | None) -> "_Window":
+        if position is None:
+            return _Window(features, None, features.new_empty(0, 0))
+        position = (position - position.mean(-1, keepdim=True)).to(features.dtype)
+        width = features.shape[-1]
+        precise, precise_position = features.float(), position.float()
+        variance = precise.square().mean(-1) + precise_position.square().mean(-1)
+        variance = variance + 2 / width * torch.einsum("qwc,wc->qw", precise, precise_position)
+        return _Window(features, position, (variance.clamp(min=0) + LAYER_NORM_EPS).rsqrt().to(features.dtype))
+
+
+class SVABlock(nn.Module):
+    """One aggregation step: a query and its picture's summary ask, attention answers, a small MLP writes back."""
+
+    def __init__(
+        self,
+        query_dim: int,
+        width: int,
+        windows: Sequence[WindowShape],
+        num_heads: int,
+        summary_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.proj_context = nn.Linear(summary_dim or width, width, bias=False)
+        self.proj_in = nn.Linear(query_dim + width, width, bias=False)
+        self.attention = WindowAttention(width, windows, num_heads)
+        self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.proj_out = nn.Sequential(
+            nn.Linear(width, width, bias=False), nn.GELU(), nn.Linear(width, query_dim, bias=False)
+        )
+
+    def forward(
+        self, queries: Float[Tensor, "queries query_dim"], context: VisualContext
+    ) -> Float[Tensor, "queries query_dim"]:
+        """Returns the queries with what they gathered added."""
+        from_query, from_summary = self.proj_in.weight.split([queries.shape[-1], self.norm.weight.shape[0]], dim=1)
+        summary = functional.linear(self.proj_context(context.summary), from_summary)  # once per picture
+        hidden = functional.linear(queries, from_query) + summary.index_select(0, context.image_of_query)
+        hidden = self.norm(hidden + self.attention(hidden, context))
+        return queries + self.proj_out(hidden)
+
+
+class SVAConnector(nn.Module):
+    """Visual features of several encoders to image tokens, through learnable queries on a grid."""
+
+    def __init__(self, config: CambrianConfig) -> None:
+        super().__init__()
+        sva, encoders, dim = config.sva, config.encoders, config.get_text_config().hidden_size
+        self.grid_side, self.query_grid_sides = config.grid_side, sva.query_grid_sides
+        self.inputs = nn.ModuleList(_input_projection(encoder.width, sva.width) for encoder in encoders)
+        self.groups = nn.ModuleList(
+            nn.ModuleList(
+                SVABlock(sva.width, sva.width, window_shapes(config, side), sva.num_heads) for _ in range(sva.depth)
+            )
+            for side in sva.query_grid_sides
+        )
+        self.query = nn.Parameter(torch.randn(len(sva.query_grid_sides), sva.width) * sva.width**-0.5)
+        self.output = nn.Sequential(
+            nn.Linear(sva.width * len(sva.query_grid_sides), dim), nn.GELU(), nn.Linear(dim, dim)
+        )
+        self.newline = nn.Parameter(torch.randn(dim) * dim**-0.5)
+
+    def project(
+        self, features: Sequence[Float[Tensor, "images _tokens _dim"]]
+    ) -> list[Float[Tensor, "images _tokens width"]]:
+        """Brings every encoder's features to the common width."""
+        return [project(x) for project, x in zip(self.inputs, features, strict=True)]
+
+    def context(
+        self,
+        projected: Sequence[Float[Tensor, "images _tokens width"]],
+        image_sizes: Sequence[Sequence[int]],
+        query_side: int,
+    ) -> VisualContext:
+        """Cuts projected features into windows for a query grid of `query_side`; one query per cell of each picture."""
+        device, images = projected[0].device, projected[0].shape[0]
+        windows, masks = [], []
+        for x in projected:
+            centred = x - x.mean(-1, keepdim=True)
+            mask = window_masks(image_sizes, round(x.shape[1] ** 0.5), query_side)
+            windows.append(to_windows(centred, query_side).flatten(0, 1))
+            masks.append(mask.flatten(0, 1).to(device))
+        image_of_query = torch.arange(images, device=device).repeat_interleave(query_side**2)
+        return VisualContext(tuple(windows), tuple(masks), projected[0].mean(1), image_of_query)
+
+    def forward(
+        self, projected: Sequence[Float[Tensor, "images _tokens width"]], image_sizes: Sequence[Sequence[int]]
+    ) -> Float[Tensor, "images cells dim"]:
+        """Returns one token per cell of the final grid, padding included, newlines not."""
+        groups = []
+        for query, side, blocks in zip(self.query, self.query_grid_sides, self.groups, strict=True):
+            context = self.context(projected, image_sizes, side)
+            queries = query.to(projected[0].dtype).expand(context.image_of_query.shape[0], -1)
+            for block in blocks:  # type: ignore[union-attr]
+                queries = block(queries, context)
+            cells = queries.reshape(projected[0].shape[0], side * side, queries.shape[-1])
+            groups.append(resize_grid(cells, self.grid_side))
+        return self.output(torch.cat(groups, dim=-1))
+
+    def lay_out(self, cells: Float[Tensor, "images cells dim"], layout: TokenLayout) -> Float[Tensor, "tokens dim"]:
+        """Lays the visible cells of all pictures end to end, every row closed by the newline token."""
+        tokens = self.newline.to(cells.dtype).expand(sum(layout.lengths), -1)
+        visible = cells.flatten(0, 1).index_select(0, layout.cells.to(cells.device))
+        return tokens.index_copy(0, layout.slots.to(cells.device), visible)
+
+
+def window_shapes(config: CambrianConfig, query_side: int) -> list[WindowShape]:
+    """Each encoder's window for a query grid of `query_side`; all features are projected to the connector's width."""
+    return [WindowShape(encoder.grid_side // query_side, config.sva.width) for encoder in config.encoders]
+
+
+def _input_projection(dim: int, width: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(dim, width), nn.GELU(), nn.Linear(width, width), nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+    )

@@ -1,0 +1,64 @@
+"""SVA blocks inside any transformers causal language model, by class swap.
+
+Every decoder layer's class becomes a subclass of itself that runs the layer and then its block, if it has one: no
+decoder is copied, parameter names stay the language model's own, and checkpointing, sharding and compilation see one
+layer. The visual context travels as a keyword argument and is written back by index (see spec "training", 3.3).
+"""
+
+import functools
+from collections.abc import Callable, Collection
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from cambrian_model.connectors.sva import SVABlock, VisualContext
+from cambrian_model.errors import ConfigError
+
+
+def decoder_layers(language_model: PreTrainedModel) -> nn.ModuleList:
+    """Returns the decoder layers of a causal language model.
+
+    Raises:
+        ConfigError: The model keeps them elsewhere than transformers' decoders do.
+    """
+    layers = getattr(language_model.get_decoder(), "layers", None)
+    if not isinstance(layers, nn.ModuleList):
+        raise ConfigError(
+            f"{type(language_model).__name__} has no list of decoder layers, so no SVA block can follow one; "
+            "set connector.in_llm to null"
+        )
+    return layers
+
+
+def add_sva_blocks(
+    language_model: PreTrainedModel, chosen: Collection[int], build_block: Callable[[], SVABlock]
+) -> None:
+    """Swaps the class of every decoder layer; the chosen ones receive a block, named `sva`."""
+    for index, layer in enumerate(decoder_layers(language_model)):
+        layer.__class__ = with_sva(type(layer))
+        layer.sva = build_block() if index in chosen else None
+
+
+@functools.cache
+def with_sva(layer_class: type[nn.Module]) -> type[nn.Module]:
+    """Returns the subclass of a decoder layer's class that runs the layer's SVA block after it."""
+
+    class SVADecoderLayer(layer_class):  # type: ignore[misc, valid-type]
+        def forward(
+            self, hidden_states: Tensor, *args: Any, vision_context: VisualContext | None = None, **kwargs: Any
+        ) -> Tensor:
+            hidden_states = super().forward(hidden_states, *args, **kwargs)
+            if self.sva is None or vision_context is None:
+                return hidden_states
+            return aggregate(hidden_states, self.sva, vision_context)
+
+    SVADecoderLayer.__name__ = SVADecoderLayer.__qualname__ = f"SVA{layer_class.__name__}"
+    return SVADecoderLayer
+
+
+def aggregate(hidden_states: Tensor, block: SVABlock, context: VisualContext) -> Tensor:
+    """Passes the image tokens, newlines left out, through an SVA block and writes them back."""
+    flat = hidden_states.flatten(0, 1)  # batch * sequence, dim
+    queries = flat.index_select(0, context.token_index)
+    return flat.index_copy(0, context.token_index, block(queries, context)).view_as(hidden_states)

@@ -1,0 +1,344 @@
+"""The model: encode the pictures, connect, splice into the text, decode.
+
+Reads like the paper's figure. Image tokens are found by their id, never by a fixed position; any number of pictures per
+sample, each of any size; padding of a picture never reaches the language model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils import ModelOutput
+
+from cambrian_model.config import CambrianConfig
+from cambrian_model.connectors.sva import SVABlock, SVAConnector, VisualContext, window_shapes
+from cambrian_model.errors import CheckpointError, PromptError
+from cambrian_model.image_tokens import token_layout
+from cambrian_model.language.aggregation import add_sva_blocks
+from cambrian_model.vision import build_vision_encoder
+
+IGNORED_LABEL = -100
+
+
+@dataclass
+class ImageFeatures(ModelOutput):
+    """Encoded pictures, ready for the language model.
+
+    Attributes:
+        pooler_output: Per picture, its image tokens (tokens, dim), newlines included.
+        context: What the SVA blocks inside the language model see; None without such blocks.
+        token_slots: Index of each query's token among the image tokens of all pictures.
+    """
+
+    pooler_output: list[Tensor] | None = None
+    context: VisualContext | None = None
+    token_slots: Tensor | None = None
+
+
+class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
+    """A language model that sees through several vision encoders."""
+
+    config_class = CambrianConfig
+    config: CambrianConfig
+    base_model_prefix = ""
+    input_modalities = ("image", "text")
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ("SVABlock", "TimmEncoder")
+    _skip_keys_device_placement = ("past_key_values",)
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+    def __init__(self, config: CambrianConfig) -> None:
+        super().__init__(config)
+        self.vision_encoders = nn.ModuleList(build_vision_encoder(encoder) for encoder in config.encoders)
+        self.connector = SVAConnector(config)
+        self.language_model = AutoModelForCausalLM.from_config(config.get_text_config())
+        self._add_in_llm_blocks()
+        _mark_initialised(self.vision_encoders, self.connector)
+        self.post_init()
+
+    def _add_in_llm_blocks(self) -> None:
+        sva, dim = self.config.sva, self.config.get_text_config().hidden_size
+        chosen = sva.in_llm.layers if sva.in_llm else []
+
+        def build_block() -> SVABlock:
+            block = SVABlock(dim, sva.width, window_shapes(self.config, self.config.grid_side), sva.num_heads)
+            # Differs from the reference: a block starts by adding nothing, so a pretrained language model starts whole.
+            nn.init.zeros_(block.proj_out[-1].weight)
+            _mark_initialised(block)
+            return block
+
+        add_sva_blocks(self.language_model, chosen, build_block)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Loads a checkpoint, strictly: every weight must be there, fit, and be ours.
+
+        Raises:
+            CheckpointError: Weights are missing, unexpected or of another shape.
+        """
+        wants_info = kwargs.pop("output_loading_info", False)
+        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        problems = {kind: sorted(map(str, info[f"{kind}_keys"])) for kind in ("missing", "unexpected", "mismatched")}
+        if any(problems.values()):
+            found = "; ".join(f"{len(keys)} {name} ({', '.join(keys[:3])})" for name, keys in problems.items() if keys)
+            raise CheckpointError(f"{pretrained_model_name_or_path}: {found}. This is not a whole Cambrian checkpoint")
+        for encoder in model.vision_encoders:
+            encoder.restore_buffers()
+        return (model, info) if wants_info else model
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Returns the language model's token embedding."""
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the language model's token embedding."""
+        self.language_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        """Returns the language model's head."""
+        return self.language_model.get_output_embeddings()
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replaces the language model's head."""
+        self.language_model.set_output_embeddings(new_embeddings)
+
+    def get_decoder(self) -> nn.Module:
+        """Returns the decoder of the language model."""
+        return self.language_model.get_decoder()
+
+    def encode_images(
+        self, pixel_values: Sequence[Float[Tensor, "images 3 _side _side"]]
+    ) -> list[Float[Tensor, "images _tokens _width"]]:
+        """Runs every vision encoder on its own pixels; no pictures give empty features, with gradients of zero."""
+        return [
+            encoder(pixels) if len(pixels) else self._encode_nothing(encoder, pixels)
+            for encoder, pixels in zip(self.vision_encoders, pixel_values, strict=True)
+        ]
+
+    def _encode_nothing(self, encoder: nn.Module, pixels: Tensor) -> Tensor:
+        if any(parameter.requires_grad for parameter in encoder.parameters()):
+            # Ranks without pictures must still reach every trainable parameter; many encoders refuse an empty batch.
+            return encoder(pixels.new_zeros(1, *pixels.shape[1:]))[:0]
+        return pixels.new_zeros(0, encoder.config.num_tokens, encoder.config.width)
+
+    def get_image_features(
+        self,
+        pixel_values: Sequence[Float[Tensor, "images 3 _side _side"]] | None = None,
+        image_sizes: Int[Tensor, "images 2"] | None = None,
+        vision_features: Sequence[Float[Tensor, "images _tokens _width"]] | None = None,
+        **kwargs: Any,
+    ) -> ImageFeatures:
+        """Encodes pictures into image tokens and the context of the SVA blocks inside the language model.
+
+        Args:
+            pixel_values: Prepared pixels, one tensor per encoder.
+            image_sizes: Original (height, width) of every picture.
+            vision_features: Features that the encoders gave before, instead of `pixel_values`.
+            kwargs: Ignored; transformers passes `return_dict`.
+
+        Raises:
+            PromptError: Encoders, pictures and sizes do not agree in number.
+        """
+        features = self._checked_features(pixel_values, image_sizes, vision_features)
+        sizes = image_sizes.tolist() if image_sizes is not None else []
+        dtype = self.connector.newline.dtype
+        projected = self.connector.project([x.to(dtype) for x in features])
+        layout = token_layout(sizes, self.config.grid_side)
+        tokens = self.connector.lay_out(self.connector(projected, sizes), layout)
+        context = None
+        if self.config.sva.in_llm:
+            cells = layout.cells.to(tokens.device)
+            context = self.connector.context(projected, sizes, self.config.grid_side).select(cells)
+        return ImageFeatures(list(tokens.split(layout.lengths)), context, layout.slots.to(tokens.device))
+
+    def _checked_features(
+        self,
+        pixel_values: Sequence[Tensor] | None,
+        image_sizes: Tensor | None,
+        vision_features: Sequence[Tensor] | None,
+    ) -> list[Tensor]:
+        given = vision_features if vision_features is not None else pixel_values
+        if given is None:
+            return self.encode_images([self._no_pixels(encoder) for encoder in self.vision_encoders])
+        if len(given) != len(self.vision_encoders):
+            raise PromptError(
+                f"{len(given)} image tensors for {len(self.vision_encoders)} vision encoders; give one each"
+            )
+        counts = {len(x) for x in given} | {0 if image_sizes is None else len(image_sizes)}
+        if len(counts) > 1:
+            raise PromptError(
+                f"pictures differ in number: {[len(x) for x in given]} per encoder, "
+                f"{0 if image_sizes is None else len(image_sizes)} in image_sizes"
+            )
+        return list(given) if vision_features is not None else self.encode_images(given)
+
+    def _no_pixels(self, encoder: nn.Module) -> Tensor:
+        side = encoder.config.image_side
+        return torch.zeros(0, 3, side, side, dtype=self.connector.newline.dtype, device=self.connector.newline.device)
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "batch sequence"] | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        pixel_values: Sequence[Tensor] | None = None,
+        image_sizes: Int[Tensor, "images 2"] | None = None,
+        vision_features: Sequence[Tensor] | None = None,
+        mm_encoder_outputs: dict[str, ImageFeatures] | None = None,
+        labels: Int[Tensor, "batch sequence"] | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Predicts the next token of every position.
+
+        Args:
+            input_ids: Token ids; every image token of a picture carries `config.image_token_id`, in the order of the
+                pictures, exactly as many as `image_tokens.num_image_tokens` says.
+            attention_mask: 1 for tokens, 0 for padding. Packed rows pass none: `position_ids` that restart tell the
+                samples apart.
+            position_ids: Positions, restarting with every packed sample.
+            past_key_values: Cache of earlier tokens.
+            inputs_embeds: Embeddings instead of `input_ids`, pictures already spliced in.
+            pixel_values: Prepared pixels, one (images, 3, side, side) per encoder.
+            image_sizes: Original (height, width) of every picture.
+            vision_features: Saved encoder features, one (images, tokens, width) per encoder, instead of pixels.
+            mm_encoder_outputs: {"image": `get_image_features(...)`}; `generate` encodes once and passes this.
+            labels: Ids to predict, aligned with `input_ids`; -100 is not supervised.
+            num_items_in_batch: Divides the summed loss; by default the number of supervised tokens here.
+            use_cache: Whether to return a cache.
+            logits_to_keep: As in transformers.
+            kwargs: Passed to the language model.
+
+        Raises:
+            PromptError: Image tokens and pictures do not agree in number.
+        """
+        context = None
+        if inputs_embeds is None:
+            images = (mm_encoder_outputs or {}).get("image")
+            if images is None and self._needs_images(pixel_values, vision_features):
+                images = self.get_image_features(pixel_values, image_sizes, vision_features)
+            is_prefill = past_key_values is None or past_key_values.get_seq_length() == 0
+            inputs_embeds, context = self._splice(input_ids, images, is_prefill)
+        outputs = self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            logits_to_keep=logits_to_keep,
+            vision_context=context,
+            **kwargs,
+        )
+        if labels is not None:
+            outputs.loss = token_loss(outputs.logits, labels, num_items_in_batch)
+        return outputs
+
+    def _needs_images(self, *given: Any) -> bool:
+        # In training the connector always runs, on nothing if need be, so that every rank reduces the same gradients.
+        return self.training or any(x is not None for x in given)
+
+    def _splice(
+        self, input_ids: Tensor, images: ImageFeatures | None, is_prefill: bool
+    ) -> tuple[Tensor, VisualContext | None]:
+        is_image = input_ids == self.config.image_token_id
+        embeds = self.get_input_embeddings()(input_ids.masked_fill(is_image, 0))
+        if images is None and not is_prefill:
+            return embeds, None
+        positions = is_image.flatten().nonzero().squeeze(1)
+        tokens = images.pooler_output if images is not None else []
+        num_tokens = sum(len(x) for x in tokens)
+        if len(positions) != num_tokens:
+            raise PromptError(
+                f"{len(positions)} image tokens in input_ids, but {len(tokens)} pictures fill {num_tokens}; "
+                "let the processor expand <image>, and pass every picture once"
+            )
+        if images is None:
+            return embeds, None
+        flat = torch.cat(tokens).to(embeds.dtype) if tokens else embeds.new_zeros(0, embeds.shape[-1])
+        embeds = embeds.flatten(0, 1).index_copy(0, positions, flat).view_as(embeds)
+        if images.context is None:
+            return embeds, None
+        return embeds, images.context._replace(token_index=positions.index_select(0, images.token_slots))
+
+    def _prepare_multimodal_encoder_kwargs_for_generation(self, model_kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Encodes the pictures once per `generate`; transformers' own would overlook saved features."""
+        names = ("pixel_values", "image_sizes", "vision_features")
+        given = {name: model_kwargs.pop(name) for name in names if model_kwargs.get(name) is not None}
+        if given:
+            model_kwargs["mm_encoder_outputs"] = {"image": self.get_image_features(**given)}
+        return model_kwargs
+
+    def _expand_multimodal_outputs(
+        self,
+        input_ids: Tensor,
+        mm_encoder_output: dict[str, ImageFeatures],
+        expand_size: int = 1,
+        inputs_embeds: Tensor | None = None,
+    ) -> dict[str, ImageFeatures]:
+        """Repeats every sample's pictures for beam search and several return sequences."""
+        images = mm_encoder_output.get("image")
+        if images is None:
+            return mm_encoder_output
+        lengths = [len(tokens) for tokens in images.pooler_output]
+        order: list[int] = []
+        first = 0
+        for wanted in (input_ids == self.config.image_token_id).sum(-1).tolist():
+            last, filled = first, 0
+            while filled < wanted and last < len(lengths):
+                filled += lengths[last]
+                last += 1
+            order += list(range(first, last)) * expand_size
+            first = last
+        return {**mm_encoder_output, "image": _select_images(images, order)}
+
+
+def _select_images(images: ImageFeatures, order: Sequence[int]) -> ImageFeatures:
+    lengths = [len(tokens) for tokens in images.pooler_output]
+    starts = [sum(lengths[:i]) for i in range(len(lengths) + 1)]
+    queries, slots, owners, first = [], [], [], 0
+    for new, image in enumerate(order):
+        inside = (images.token_slots >= starts[image]) & (images.token_slots < starts[image + 1])
+        queries.append(inside.nonzero().squeeze(1))
+        slots.append(images.token_slots[queries[-1]] - starts[image] + first)
+        owners.append(torch.full_like(queries[-1], new))
+        first += lengths[image]
+    context = images.context
+    if context is not None:
+        summary = context.summary[list(order)]
+        context = context.select(torch.cat(queries))._replace(summary=summary, image_of_query=torch.cat(owners))
+    return ImageFeatures([images.pooler_output[i] for i in order], context, torch.cat(slots))
+
+
+def token_loss(
+    logits: Float[Tensor, "batch sequence vocabulary"],
+    labels: Int[Tensor, "batch sequence"],
+    num_items: Tensor | int | None = None,
+) -> Float[Tensor, ""]:
+    """Cross-entropy of every supervised token, summed and divided by `num_items` (default: their number)."""
+    targets = labels[:, 1:].flatten()
+    total = functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1).float(), targets, ignore_index=IGNORED_LABEL, reduction="sum"
+    )
+    return total / (num_items if num_items is not None else (targets != IGNORED_LABEL).sum().clamp(min=1))
+
+
+def _mark_initialised(*roots: nn.Module) -> None:
+    """Keeps transformers from drawing these weights anew; their own constructors have set them."""
+    for root in roots:
+        for module in root.modules():
+            module._is_hf_initialized = True
