@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import ModelOutput
 
+from cambrian_model.checkpoints.native import check_is_cambrian
 from cambrian_model.config import CambrianConfig
 from cambrian_model.connectors.sva import SVABlock, SVAConnector, VisualContext, window_shapes
 from cambrian_model.errors import CheckpointError, PromptError
@@ -31,11 +32,13 @@ class ImageFeatures(ModelOutput):
     """Encoded pictures, ready for the language model.
 
     Attributes:
-        pooler_output: Per picture, its image tokens (tokens, dim), newlines included.
+        tokens: The image tokens of all pictures, end to end (tokens, dim), newlines included.
+        pooler_output: The same, split by picture; the name is transformers'.
         context: What the SVA blocks inside the language model see; None without such blocks.
         token_slots: Index of each query's token among the image tokens of all pictures.
     """
 
+    tokens: Tensor | None = None
     pooler_output: list[Tensor] | None = None
     context: VisualContext | None = None
     token_slots: Tensor | None = None
@@ -85,8 +88,9 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Loads a checkpoint, strictly: every weight must be there, fit, and be ours.
 
         Raises:
-            CheckpointError: Weights are missing, unexpected or of another shape.
+            CheckpointError: A local folder that holds something else; weights missing, unexpected or of another shape.
         """
+        check_is_cambrian(pretrained_model_name_or_path)
         wants_info = kwargs.pop("output_loading_info", False)
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         problems = {kind: sorted(map(str, info[f"{kind}_keys"])) for kind in ("missing", "unexpected", "mismatched")}
@@ -134,17 +138,17 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def get_image_features(
         self,
-        pixel_values: Sequence[Float[Tensor, "images 3 _side _side"]] | None = None,
+        pixel_values: Sequence[Tensor] | None = None,
         image_sizes: Int[Tensor, "images 2"] | None = None,
-        vision_features: Sequence[Float[Tensor, "images _tokens _width"]] | None = None,
+        vision_features: Sequence[Tensor] | None = None,
         **kwargs: Any,
     ) -> ImageFeatures:
         """Encodes pictures into image tokens and the context of the SVA blocks inside the language model.
 
         Args:
-            pixel_values: Prepared pixels, one tensor per encoder.
+            pixel_values: Prepared pixels, one (images, 3, side, side) per encoder.
             image_sizes: Original (height, width) of every picture.
-            vision_features: Features that the encoders gave before, instead of `pixel_values`.
+            vision_features: Saved encoder features, one (images, tokens, width) per encoder, instead of pixels.
             kwargs: Ignored; transformers passes `return_dict`.
 
         Raises:
@@ -160,7 +164,7 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if self.config.sva.in_llm:
             cells = layout.cells.to(tokens.device)
             context = self.connector.context(projected, sizes, self.config.grid_side).select(cells)
-        return ImageFeatures(list(tokens.split(layout.lengths)), context, layout.slots.to(tokens.device))
+        return ImageFeatures(tokens, split_tokens(tokens, layout.lengths), context, layout.slots.to(tokens.device))
 
     def _checked_features(
         self,
@@ -260,17 +264,15 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if images is None and not is_prefill:
             return embeds, None
         positions = is_image.flatten().nonzero().squeeze(1)
-        tokens = images.pooler_output if images is not None else []
-        num_tokens = sum(len(x) for x in tokens)
+        num_pictures, num_tokens = (len(images.pooler_output), len(images.tokens)) if images is not None else (0, 0)
         if len(positions) != num_tokens:
             raise PromptError(
-                f"{len(positions)} image tokens in input_ids, but {len(tokens)} pictures fill {num_tokens}; "
+                f"{len(positions)} image tokens in input_ids, but {num_pictures} pictures fill {num_tokens}; "
                 "let the processor expand <image>, and pass every picture once"
             )
         if images is None:
             return embeds, None
-        flat = torch.cat(tokens).to(embeds.dtype) if tokens else embeds.new_zeros(0, embeds.shape[-1])
-        embeds = embeds.flatten(0, 1).index_copy(0, positions, flat).view_as(embeds)
+        embeds = embeds.flatten(0, 1).index_copy(0, positions, images.tokens.to(embeds.dtype)).view_as(embeds)
         if images.context is None:
             return embeds, None
         return embeds, images.context._replace(token_index=positions.index_select(0, images.token_slots))
@@ -292,7 +294,7 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ) -> dict[str, ImageFeatures]:
         """Repeats every sample's pictures for beam search and several return sequences."""
         images = mm_encoder_output.get("image")
-        if images is None:
+        if images is None or not images.pooler_output:
             return mm_encoder_output
         lengths = [len(tokens) for tokens in images.pooler_output]
         order: list[int] = []
@@ -321,7 +323,13 @@ def _select_images(images: ImageFeatures, order: Sequence[int]) -> ImageFeatures
     if context is not None:
         summary = context.summary[list(order)]
         context = context.select(torch.cat(queries))._replace(summary=summary, image_of_query=torch.cat(owners))
-    return ImageFeatures([images.pooler_output[i] for i in order], context, torch.cat(slots))
+    tokens = [images.pooler_output[i] for i in order]
+    return ImageFeatures(torch.cat(tokens), tokens, context, torch.cat(slots))
+
+
+def split_tokens(tokens: Float[Tensor, "tokens dim"], lengths: Sequence[int]) -> list[Tensor]:
+    """Splits image tokens by picture; no pictures give no parts."""
+    return list(tokens.split(list(lengths))) if lengths else []
 
 
 def token_loss(
