@@ -1,0 +1,30 @@
+"""Models by name: `random`, `random:SEED`, `constant:LETTER`, `canned:FILE`; what follows the colon is the model's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cambrian_eval.registry import Registry
+
+if TYPE_CHECKING:
+    from cambrian_eval.models.base import Model
+
+MODELS = Registry(
+    "model",
+    {
+        "canned": "cambrian_eval.models.canned:load",
+        "constant": "cambrian_eval.models.baselines:load_constant",
+        "random": "cambrian_eval.models.baselines:load_random",
+    },
+)
+
+
+def load_model(spec: str) -> Model:
+    """The model that `NAME` or `NAME:ARGUMENT` stands for.
+
+    Raises:
+        UnknownNameError: No such model.
+        ModelError: The argument is not one that the model takes.
+    """
+    name, _, argument = spec.partition(":")
+    return MODELS.get(name)(argument)

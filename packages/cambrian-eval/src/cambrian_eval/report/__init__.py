@@ -1,0 +1,1 @@
+"""Results for people: table rows, Markdown, and one HTML page."""

@@ -1,0 +1,198 @@
+"""Reads the letter of a multiple-choice reply: a cascade of named rules, the surest first, that abstains when lost.
+
+A rule that sees two answers, a letter that was not offered, or a letter beside another option's text ends the cascade
+with an abstention: a guess is never made, and "A bus" is not A.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from string import ascii_uppercase
+
+from cambrian_eval.scoring.abstention import AbstainError
+from cambrian_eval.scoring.declarations import FAR, REACH, SENTENCE_BREAK, Declaration, find_declarations
+from cambrian_eval.scoring.opening_letter import read_letter
+from cambrian_eval.scoring.option_text import equal_option, mentioned_option
+from cambrian_eval.scoring.unwrapping import unwrap
+from cambrian_eval.types import Question, Score
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """The letter that a rule read, or None and, in the rule's name, why not."""
+
+    letter: str | None
+    rule: str
+
+
+@dataclass(frozen=True)
+class _Reply:
+    """A cleaned reply, the options, and the declarations found in it."""
+
+    text: str
+    choices: Sequence[str]
+    declarations: Sequence[Declaration] = ()
+
+    @property
+    def declares_in_vain(self) -> bool:
+        """An answer was announced or denied but could not be read: weak rules must not fill the gap."""
+        return any(d.rejected or d.announces for d in self.declarations)
+
+
+def extract_letter(reply: str, choices: Sequence[str]) -> Extraction:
+    """Read the chosen letter.
+
+    Args:
+        reply: What the model said.
+        choices: The option texts in order; the first is A.
+
+    Returns:
+        The letter and the rule that read it, or None and the reason.
+    """
+    try:
+        text = unwrap(reply)
+        view = _Reply(text, choices, find_declarations(text[-FAR:], choices))
+        for name, rule in _RULES:
+            letter = rule(view)
+            if letter is not None:
+                return _offered(letter, name, choices)
+    except AbstainError as reason:
+        return Extraction(None, f"abstain: {reason}")
+    return Extraction(None, "abstain: no answer found")
+
+
+def score_letter(question: Question, reply: str) -> Score:
+    """Score a reply to a multiple-choice question: 1 if the letter read is the right one."""
+    found = extract_letter(reply, question.choices)
+    return Score(float(found.letter == question.answers[0]), found.letter, found.rule)
+
+
+def _offered(letter: str, rule: str, choices: Sequence[str]) -> Extraction:
+    if letter not in ascii_uppercase[: len(choices)]:
+        raise AbstainError("letter not offered")
+    return Extraction(letter, rule)
+
+
+_LABELS = re.compile(
+    r"\b(?:option|choice|answer|letter|the|is|final|correct|my|so|thus|therefore|hence)\b|'s\b|答案|选项|选择|选|是",
+    re.IGNORECASE,
+)
+_SOLE_SYMBOLS = re.compile(r"[?+=%@^~\\≠¬-]")
+_TOKEN = re.compile(r"[^\W_]+")
+
+
+def _bare_letter(reply: _Reply) -> str | None:
+    """Nothing but one letter, however bracketed, labelled or repeated."""
+    if len(reply.text) > REACH or _SOLE_SYMBOLS.search(reply.text):
+        return None
+    letters = _TOKEN.findall(_LABELS.sub(" ", reply.text))
+    if not letters or not all(len(token) == 1 and token.upper() in ascii_uppercase for token in letters):
+        return None
+    if len({letter.upper() for letter in letters}) > 1:
+        raise AbstainError("two letters")
+    return letters[0].upper()
+
+
+def _option_text(reply: _Reply) -> str | None:
+    """The whole reply spells one option."""
+    index = equal_option(reply.text, reply.choices) if len(reply.text) <= 10 * REACH else None
+    return None if index is None else ascii_uppercase[index]
+
+
+def _declared(rule: str) -> Callable[[_Reply], str | None]:
+    """The last declaration that can be read, if it was read by `rule`."""
+
+    def read(reply: _Reply) -> str | None:
+        readable = [d for d in reply.declarations if not d.rejected and (d.letter or d.abstention)]
+        if not readable:
+            return None
+        last = readable[-1]
+        if last.abstention:
+            raise AbstainError(last.abstention)
+        return last.letter if last.rule == rule else None
+
+    return read
+
+
+_MARKER = re.compile(
+    r"(?<![\w'])(?<!not )\(?([A-Z])[).:](?=\s|$)|(?<!not )\(([A-Za-z])\)|^[ \t]*([A-Z])[ \t]*$", re.MULTILINE
+)
+
+
+def _marked_letters(text: str) -> set[str]:
+    """Letters that stand as labels: "A)", "(b)", "C." or alone on a line; those after "not" are ruled out."""
+    return {group.upper() for match in _MARKER.finditer(text) for group in match.groups() if group}
+
+
+def _leading_letter(reply: _Reply) -> str | None:
+    """A letter with a delimiter, its option's text or a reason, before the rest of the reply."""
+    letter = read_letter(reply.text, reply.choices)
+    if letter is None:
+        return None
+    if _marked_letters(reply.text) - {letter}:
+        raise AbstainError("two letters")
+    return letter
+
+
+_CLOSING_LETTER = re.compile(
+    r"(?:^|\n|[.!:]\s|。)[ \t]*(?:(?:so|thus|therefore|hence|option|choice|final|answer|probably|likely|definitely"
+    r"|maybe|perhaps|finally)[ \t,:]*)*[(\[\"']?((?-i:[A-Za-z]))[)\]\"']?[ \t]*[.!]?\s*\Z",
+    re.IGNORECASE,
+)
+
+
+def _closing_letter(reply: _Reply) -> str | None:
+    """A last line or sentence that is nothing but a letter."""
+    match = _CLOSING_LETTER.search(reply.text, max(0, len(reply.text) - REACH))
+    if match is None or reply.declares_in_vain or not (match[1].isupper() or "(" in match[0]):
+        return None
+    if _marked_letters(reply.text[-REACH:]) - {match[1].upper()}:
+        raise AbstainError("two letters")
+    return match[1].upper()
+
+
+_BRACKETED = re.compile(r"\(([A-Z])\)")
+_DOUBT = re.compile(
+    r"n't\b|\b(?:not|no|never|neither|nor|cannot|or|if|unless|whether|than|except|unlike|farther|further|behind"
+    r"|away|could|might|may|wrong|incorrect|between)\b|\?",
+    re.IGNORECASE,
+)
+
+
+def _bracketed_letter(reply: _Reply) -> str | None:
+    """The only letter in brackets, at the end of a plain statement: "It is nearer to the bottle (B)."."""
+    found = list(_BRACKETED.finditer(reply.text))
+    if len({match[1] for match in found}) != 1 or reply.declares_in_vain:
+        return None
+    last = found[-1]
+    before = SENTENCE_BREAK.split(reply.text[max(0, last.start() - REACH) : last.start()])[-1]
+    ends = re.match(r"\s*(?:[.!;。]|\Z)", reply.text[last.end() :])
+    if not ends or _DOUBT.search(before):
+        return None
+    named = mentioned_option(before, reply.choices, declared=True)
+    if named is not None and ascii_uppercase[named] != last[1]:
+        raise AbstainError("letter and text disagree")
+    return last[1]
+
+
+def _option_mentioned(reply: _Reply) -> str | None:
+    """A short plain statement that names exactly one option."""
+    statement = reply.text.rstrip(" .!\n")
+    if reply.declares_in_vain or len(statement) > REACH or SENTENCE_BREAK.search(statement):
+        return None
+    index = mentioned_option(statement, reply.choices)
+    return None if index is None else ascii_uppercase[index]
+
+
+_RULES: tuple[tuple[str, Callable[[_Reply], str | None]], ...] = (
+    ("bare letter", _bare_letter),
+    ("option text", _option_text),
+    ("declared letter", _declared("declared letter")),
+    ("declared text", _declared("declared text")),
+    ("leading letter", _leading_letter),
+    ("closing letter", _closing_letter),
+    ("bracketed letter", _bracketed_letter),
+    ("option mentioned", _option_mentioned),
+)

@@ -1,0 +1,310 @@
+import json
+import math
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cambrian_eval import Answer, DataError, EvalError, Failure, ModelError, RunMismatchError, evaluate, load_model
+from cambrian_eval.models.baselines import ConstantLetter, RandomLetter
+from cambrian_eval.models.canned import Canned
+from tests.eval.benchmark_folder import truths, write_cvbench
+
+FILES = ("run.json", "samples.jsonl", "metrics.json", "failures.json", "report.html")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_cvbench(tmp_path_factory.mktemp("cvbench"), per_group=6)
+
+
+class Recorder:
+    """Answers A and remembers what it was asked; subclasses misbehave."""
+
+    name = "recorder"
+    fingerprint = "recorder:1"
+
+    def __init__(self):
+        self.batches = []
+
+    def answer(self, prompts):
+        self.batches.append([prompt.id for prompt in prompts])
+        return ["A" for _ in prompts]
+
+
+def files(run: Path):
+    return {name: (run / name).read_bytes() for name in FILES}
+
+
+def lines(run: Path):
+    return [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+
+
+def test_two_runs_write_the_same_bytes(folder, tmp_path):
+    for run in ("one", "two"):
+        evaluate("cvbench", RandomLetter(3), data=folder, output=tmp_path / run, batch_size=5)
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+
+
+def test_batch_size_does_not_change_the_files(folder, tmp_path):
+    evaluate("cvbench", RandomLetter(3), data=folder, output=tmp_path / "one", batch_size=1)
+    evaluate("cvbench", RandomLetter(3), data=folder, output=tmp_path / "two", batch_size=100)
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from cambrian_eval import evaluate
+from cambrian_eval.models.baselines import RandomLetter
+
+class Slow(RandomLetter):
+    def answer(self, prompts):
+        print("asked", flush=True)
+        time.sleep(0.05)
+        return super().answer(prompts)
+
+evaluate("cvbench", Slow(3), data=Path(sys.argv[1]), output=Path(sys.argv[2]), batch_size=4)
+"""
+
+
+def test_killed_run_resumes_and_ends_with_the_bytes_of_an_uninterrupted_one(folder, tmp_path):
+    run = tmp_path / "killed"
+    with subprocess.Popen([sys.executable, "-c", CHILD, folder, run], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        for _ in range(4):
+            assert child.stdout.readline() == "asked\n"
+        child.kill()
+        assert child.wait() == -signal.SIGKILL
+    assert not (run / "metrics.json").exists()
+    assert 0 < len(lines(run)) < 36
+    evaluate("cvbench", RandomLetter(3), data=folder, output=run, batch_size=4)
+    evaluate("cvbench", RandomLetter(3), data=folder, output=tmp_path / "whole", batch_size=4)
+    assert files(run) == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("kept", [1, 40, 2000, 4001, 9000])
+def test_log_torn_at_any_byte_is_resumed_asking_at_most_one_batch_again(folder, tmp_path, kept):
+    whole = tmp_path / "whole"
+    evaluate("cvbench", Recorder(), data=folder, output=whole, batch_size=4)
+    torn = tmp_path / "torn"
+    torn.mkdir()
+    (torn / "run.json").write_bytes((whole / "run.json").read_bytes())
+    (torn / "samples.jsonl").write_bytes((whole / "samples.jsonl").read_bytes()[:kept])
+    answered = (torn / "samples.jsonl").read_bytes().count(b"\n")
+    model = Recorder()
+    evaluate("cvbench", model, data=folder, output=torn, batch_size=4)
+    assert sum(map(len, model.batches)) == 36 - answered // 4 * 4
+    assert files(torn) == files(whole)
+
+
+def test_finished_run_asks_nothing_again(folder, tmp_path):
+    evaluate("cvbench", Recorder(), data=folder, output=tmp_path)
+    before = files(tmp_path)
+    again = Recorder()
+    evaluate("cvbench", again, data=folder, output=tmp_path)
+    assert again.batches == []
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"task": "cvbench-2d"}, "task: found 'cvbench', now 'cvbench-2d'"),
+        ({"model": ConstantLetter("B")}, "model: found 'constant:A', now 'constant:B'"),
+        ({"mode": "blind"}, "mode: found 'normal', now 'blind'"),
+        ({"limit": 12}, "limit: found None, now 12"),
+    ],
+)
+def test_folder_of_another_run_is_refused_and_the_difference_shown(folder, tmp_path, change, named):
+    call = {"task": "cvbench", "model": ConstantLetter("A"), "data": folder, "output": tmp_path}
+    evaluate(**call)
+    before = files(tmp_path)
+    with pytest.raises(RunMismatchError, match=named):
+        evaluate(**(call | change))
+    assert files(tmp_path) == before
+
+
+def test_changed_data_are_another_run(folder, tmp_path):
+    evaluate("cvbench", ConstantLetter(), data=folder, output=tmp_path / "run")
+    other = write_cvbench(tmp_path / "other", per_group=5)
+    with pytest.raises(RunMismatchError, match="data_sha256: found"):
+        evaluate("cvbench", ConstantLetter(), data=other, output=tmp_path / "run")
+
+
+def test_log_without_its_identity_is_refused(folder, tmp_path):
+    (tmp_path / "samples.jsonl").write_text("{}\n")
+    with pytest.raises(RunMismatchError, match=r"samples.jsonl without run.json"):
+        evaluate("cvbench", ConstantLetter(), data=folder, output=tmp_path)
+
+
+def test_damaged_line_inside_the_log_is_an_error_with_its_number(folder, tmp_path):
+    evaluate("cvbench", ConstantLetter(), data=folder, output=tmp_path)
+    path = tmp_path / "samples.jsonl"
+    path.write_text("\n".join(["{broken", *path.read_text().splitlines()[1:]]) + "\n")
+    with pytest.raises(EvalError, match=r"samples.jsonl:1: found a line that is not an answer"):
+        evaluate("cvbench", ConstantLetter(), data=folder, output=tmp_path)
+
+
+def test_output_that_is_a_file_is_an_error(folder, tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(EvalError, match="found a file, expected a folder"):
+        evaluate("cvbench", ConstantLetter(), data=folder, output=tmp_path / "run")
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_wrong_number_of_answers_is_an_error_with_both_numbers(folder, tmp_path, change):
+    class Miscounting(Recorder):
+        def answer(self, prompts):
+            return ["A"] * (len(prompts) + change)
+
+    with pytest.raises(ModelError, match=f"found {8 + change} answers to 8 prompts"):
+        evaluate("cvbench", Miscounting(), data=folder, output=tmp_path, batch_size=8)
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_answer_of_a_strange_type_is_an_error(folder, tmp_path):
+    class Strange(Recorder):
+        def answer(self, prompts):
+            return [None for _ in prompts]
+
+    with pytest.raises(ModelError, match="answer of type NoneType, expected a text"):
+        evaluate("cvbench", Strange(), data=folder, output=tmp_path)
+
+
+def test_empty_replies_are_counted_as_unparsed(folder, tmp_path):
+    model = Canned(dict.fromkeys(truths(folder), ""))
+    result = evaluate("cvbench", model, data=folder, output=tmp_path).to_dict()
+    assert (result["score"], result["parse_rate"], result["n"], result["n_failed"]) == (0, 0, 36, 0)
+    assert {line["rule"] for line in lines(tmp_path)} == {"abstain: empty reply"}
+
+
+class Flaky(Recorder):
+    """Fails on every third prompt until it is healed."""
+
+    healed = False
+
+    def answer(self, prompts):
+        super().answer(prompts)
+        return [
+            Failure("endpoint down") if not self.healed and int(p.id.split("-")[1]) % 3 == 0 else Answer("A")
+            for p in prompts
+        ]
+
+
+def test_failures_are_not_answers_and_are_asked_again(folder, tmp_path):
+    model = Flaky()
+    first = evaluate("cvbench", model, data=folder, output=tmp_path / "run", batch_size=4).to_dict()
+    failed = json.loads((tmp_path / "run" / "failures.json").read_text())
+    assert first["n_failed"] == len(failed) == 12
+    assert first["complete"] is False
+    assert set(failed.values()) == {"endpoint down"}
+    assert not set(failed) & {line["id"] for line in lines(tmp_path / "run")}
+    model.healed = True
+    second = evaluate("cvbench", model, data=folder, output=tmp_path / "run", batch_size=4)
+    evaluate("cvbench", Recorder(), data=folder, output=tmp_path / "whole", batch_size=4)
+    assert second.to_dict()["complete"] is True
+    assert files(tmp_path / "run") == files(tmp_path / "whole")
+
+
+def test_model_that_fails_on_a_whole_group_gets_no_score(folder, tmp_path):
+    class Down(Recorder):
+        def answer(self, prompts):
+            return [Failure("endpoint down") if p.id.startswith("3d") else "A" for p in prompts]
+
+    with pytest.raises(ModelError, match=r"failed on 12 of 36 questions, on all of 3D Depth Omni3D.*endpoint down"):
+        evaluate("cvbench", Down(), data=folder, output=tmp_path)
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_blind_models_see_the_text_and_no_picture(folder, tmp_path):
+    seen: list[tuple] = []
+
+    class Looking(Recorder):
+        def answer(self, prompts):
+            seen.extend((p.text, p.pictures, [part["type"] for part in p.messages()[0]["content"]]) for p in prompts)
+            return super().answer(prompts)
+
+    evaluate("cvbench", Looking(), data=folder, output=tmp_path, mode="blind")
+    assert len(seen) == 36
+    assert all(text.endswith("directly.") and not shown and kinds == ["text"] for text, shown, kinds in seen)
+
+
+def test_shuffled_models_see_another_questions_picture(folder, tmp_path):
+    evaluate("cvbench", Recorder(), data=folder, output=tmp_path / "own")
+    evaluate("cvbench", Recorder(), data=folder, output=tmp_path / "other", mode="shuffled")
+    own, other = ({line["id"]: line["pictures"] for line in lines(tmp_path / run)} for run in ("own", "other"))
+    assert all(own[name] != other[name] for name in own)
+
+
+def test_unknown_mode_is_an_error(folder, tmp_path):
+    with pytest.raises(DataError, match='found mode "upside-down", expected normal, blind or shuffled'):
+        evaluate("cvbench", ConstantLetter(), data=folder, output=tmp_path, mode="upside-down")  # type: ignore[arg-type]
+
+
+def test_limited_run_asks_so_many_and_says_so(folder, tmp_path):
+    result = evaluate("cvbench", ConstantLetter(), data=folder, output=tmp_path, limit=12)
+    assert result.num_answered == 12
+    assert {row.name for row in result.metrics.rows if row.group == "tasks"} == {
+        "Count",
+        "Relation",
+        "Depth",
+        "Distance",
+    }
+    assert "limited to 12 questions" in (tmp_path / "report.html").read_text()
+
+
+def test_progress_counts_from_what_is_done_to_all(folder, tmp_path):
+    calls = []
+    evaluate(
+        "cvbench", ConstantLetter(), data=folder, output=tmp_path, batch_size=16, progress=lambda *c: calls.append(c)
+    )
+    assert calls == [(0, 36), (16, 36), (32, 36), (36, 36)]
+    calls.clear()
+    evaluate("cvbench", ConstantLetter(), data=folder, output=tmp_path, progress=lambda *c: calls.append(c))
+    assert calls == [(36, 36)]
+
+
+def test_samples_of_a_run_can_be_replayed(folder, tmp_path):
+    first = evaluate("cvbench", RandomLetter(1), data=folder, output=tmp_path / "one").to_dict()
+    replay = load_model(f"canned:{tmp_path / 'one' / 'samples.jsonl'}")
+    second = evaluate("cvbench", replay, data=folder, output=tmp_path / "two").to_dict()
+    assert {**first, "model": ""} == {**second, "model": ""}
+
+
+def test_canned_model_without_a_reply_names_the_question(folder, tmp_path):
+    with pytest.raises(ModelError, match="none of them for question 2d-0"):
+        evaluate("cvbench", Canned({}), data=folder, output=tmp_path)
+
+
+def test_best_constant_is_what_the_best_constant_model_scores(folder, tmp_path):
+    results = [
+        evaluate("cvbench", ConstantLetter(letter), data=folder, output=tmp_path / letter).to_dict()
+        for letter in "ABCD"
+    ]
+    for name in ("Count", "Relation", "Depth", "Distance"):
+        best = max(result["tasks"][name]["accuracy"] for result in results)
+        assert results[0]["tasks"][name]["best_constant"] == pytest.approx(best)
+    assert results[0]["scores"]["score"]["best_constant"] == pytest.approx(max(r["score"] for r in results))
+
+
+def test_random_model_stays_near_chance_and_answers_what_is_offered(tmp_path):
+    folder = write_cvbench(tmp_path / "data", per_group=60)
+    result = evaluate("cvbench", load_model("random:1"), data=folder, output=tmp_path / "run").to_dict()
+    assert result["parse_rate"] == 100
+    for row in result["tasks"].values():
+        deviation = 100 * math.sqrt(row["chance"] / 100 * (1 - row["chance"] / 100) / row["n"])
+        # Four standard deviations: a right implementation fails once in 16,000 choices of the seed.
+        assert abs(row["accuracy"] - row["chance"]) < 4 * deviation
+
+
+def test_metrics_file_holds_hashes_and_versions_and_no_paths(folder, tmp_path):
+    evaluate("cvbench", ConstantLetter(), data=folder, output=tmp_path)
+    text = (tmp_path / "metrics.json").read_text()
+    provenance = json.loads(text)["provenance"]
+    assert {"task", "task_version", "data_sha256", "prompts_sha256", "model_fingerprint"} <= set(provenance["run"])
+    assert {"cambrian-eval", "scipy", "python"} <= set(provenance["versions"])
+    assert str(tmp_path) not in text
+    assert str(folder) not in text
