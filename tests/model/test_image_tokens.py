@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from cambrian_model.errors import ImageError
 from cambrian_model.image_tokens import (
     num_image_tokens,

@@ -5,11 +5,11 @@ import json
 
 import pytest
 import torch
-from cambrian_model import CambrianForConditionalGeneration
-from cambrian_model.errors import CheckpointError, ConfigError, PromptError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
+from cambrian_model import CambrianForConditionalGeneration
+from cambrian_model.errors import CheckpointError, ConfigError, PromptError
 from tests.support.tiny_model import (
     IMAGE_TOKEN_ID,
     VOCABULARY,

@@ -5,11 +5,12 @@ import json
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
+
 from cambrian_model.config import VisionEncoderConfig
 from cambrian_model.errors import CheckpointError, ConfigError
 from cambrian_model.vision import TimmEncoder, build_vision_encoder
 from cambrian_model.vision.timm_encoder import describe, load_timm_encoder
-from safetensors.torch import save_file
 
 
 @pytest.mark.parametrize(

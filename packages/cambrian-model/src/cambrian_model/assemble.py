@@ -9,7 +9,6 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from cambrian_model.config import CambrianConfig
 from cambrian_model.errors import CheckpointError, ConfigError, did_you_mean
-from cambrian_model.language.aggregation import decoder_layers
 from cambrian_model.model import CambrianForConditionalGeneration
 from cambrian_model.processing.processor import CambrianProcessor
 from cambrian_model.vision.timm_encoder import describe, load_timm_encoder
@@ -42,6 +41,8 @@ def assemble(spec: Mapping[str, Any]) -> tuple[CambrianForConditionalGeneration,
     )
     config.image_token_id = processor.image_token_id
     model = CambrianForConditionalGeneration(config)
+    model.generation_config.eos_token_id = processor.stop_token_ids
+    model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     _load_language_model(model, language)
     for encoder, source in zip(model.vision_encoders, sources, strict=True):
         encoder.load_state_dict(load_timm_encoder(source).state_dict())
@@ -81,4 +82,3 @@ def _load_language_model(model: CambrianForConditionalGeneration, language: Mapp
     missing = [name for name in missing if ".sva." not in name]
     if missing or unexpected:
         raise CheckpointError(f"{language['path']}: missing {missing[:3]}, unexpected {unexpected[:3]} weights")
-    assert len(decoder_layers(pretrained)) == len(decoder_layers(model.language_model))

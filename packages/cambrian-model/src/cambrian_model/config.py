@@ -150,7 +150,7 @@ class CambrianConfig(PreTrainedConfig):
     @property
     def sva(self) -> SVAConfig:
         """The connector, typed."""
-        values = dict(self.connector or {})
+        values = _as_dict(self.connector or {})
         in_llm = values.pop("in_llm", None)
         spec = parse_spec(SVAConfig, values, "connector")
         if in_llm is None:

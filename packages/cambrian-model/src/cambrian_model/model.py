@@ -4,9 +4,8 @@ Reads like the paper's figure. Image tokens are found by their id, never by a fi
 sample, each of any size; padding of a picture never reaches the language model.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -14,34 +13,33 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
-from transformers.utils import ModelOutput
 
 from cambrian_model.checkpoints.native import check_is_cambrian
 from cambrian_model.config import CambrianConfig
 from cambrian_model.connectors.sva import SVABlock, SVAConnector, VisualContext, window_shapes
 from cambrian_model.errors import CheckpointError, PromptError
 from cambrian_model.image_tokens import token_layout
-from cambrian_model.language.aggregation import add_sva_blocks
-from cambrian_model.vision import build_vision_encoder
+from cambrian_model.language.aggregation import TokenContext, add_sva_blocks
+from cambrian_model.processing.sample import IGNORED_LABEL
+from cambrian_model.vision import VisionEncoder, build_vision_encoder
 
-IGNORED_LABEL = -100
+MEMORY_ALIGNMENT = 64  # bytes; what torch's own allocator gives
 
 
-@dataclass
-class ImageFeatures(ModelOutput):
+class ImageFeatures(NamedTuple):
     """Encoded pictures, ready for the language model.
 
     Attributes:
-        tokens: The image tokens of all pictures, end to end (tokens, dim), newlines included.
+        tokens: The image tokens of all pictures, end to end, newlines included.
         pooler_output: The same, split by picture; the name is transformers'.
+        token_slots: Index of each query's token in `tokens`.
         context: What the SVA blocks inside the language model see; None without such blocks.
-        token_slots: Index of each query's token among the image tokens of all pictures.
     """
 
-    tokens: Tensor | None = None
-    pooler_output: list[Tensor] | None = None
+    tokens: Float[Tensor, "tokens dim"]
+    pooler_output: list[Tensor]
+    token_slots: Int[Tensor, " queries"]
     context: VisualContext | None = None
-    token_slots: Tensor | None = None
 
 
 class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -77,7 +75,7 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
         def build_block() -> SVABlock:
             block = SVABlock(dim, sva.width, window_shapes(self.config, self.config.grid_side), sva.num_heads)
             # Differs from the reference: a block starts by adding nothing, so a pretrained language model starts whole.
-            nn.init.zeros_(block.proj_out[-1].weight)
+            nn.init.zeros_(block.write_back.weight)
             _mark_initialised(block)
             return block
 
@@ -97,9 +95,15 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if any(problems.values()):
             found = "; ".join(f"{len(keys)} {name} ({', '.join(keys[:3])})" for name, keys in problems.items() if keys)
             raise CheckpointError(f"{pretrained_model_name_or_path}: {found}. This is not a whole Cambrian checkpoint")
-        for encoder in model.vision_encoders:
+        for encoder in model.encoders:
             encoder.restore_buffers()
+        _align(model)
         return (model, info) if wants_info else model
+
+    @property
+    def encoders(self) -> list[VisionEncoder]:
+        """The vision encoders, typed."""
+        return list(cast(Iterable[VisionEncoder], self.vision_encoders))
 
     def get_input_embeddings(self) -> nn.Module:
         """Returns the language model's token embedding."""
@@ -127,10 +131,10 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Runs every vision encoder on its own pixels; no pictures give empty features, with gradients of zero."""
         return [
             encoder(pixels) if len(pixels) else self._encode_nothing(encoder, pixels)
-            for encoder, pixels in zip(self.vision_encoders, pixel_values, strict=True)
+            for encoder, pixels in zip(self.encoders, pixel_values, strict=True)
         ]
 
-    def _encode_nothing(self, encoder: nn.Module, pixels: Tensor) -> Tensor:
+    def _encode_nothing(self, encoder: VisionEncoder, pixels: Tensor) -> Tensor:
         if any(parameter.requires_grad for parameter in encoder.parameters()):
             # Ranks without pictures must still reach every trainable parameter; many encoders refuse an empty batch.
             return encoder(pixels.new_zeros(1, *pixels.shape[1:]))[:0]
@@ -164,7 +168,7 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if self.config.sva.in_llm:
             cells = layout.cells.to(tokens.device)
             context = self.connector.context(projected, sizes, self.config.grid_side).select(cells)
-        return ImageFeatures(tokens, split_tokens(tokens, layout.lengths), context, layout.slots.to(tokens.device))
+        return ImageFeatures(tokens, split_tokens(tokens, layout.lengths), layout.slots.to(tokens.device), context)
 
     def _checked_features(
         self,
@@ -174,7 +178,7 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ) -> list[Tensor]:
         given = vision_features if vision_features is not None else pixel_values
         if given is None:
-            return self.encode_images([self._no_pixels(encoder) for encoder in self.vision_encoders])
+            return self.encode_images([self._no_pixels(encoder) for encoder in self.encoders])
         if len(given) != len(self.vision_encoders):
             raise PromptError(
                 f"{len(given)} image tensors for {len(self.vision_encoders)} vision encoders; give one each"
@@ -187,7 +191,7 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
             )
         return list(given) if vision_features is not None else self.encode_images(given)
 
-    def _no_pixels(self, encoder: nn.Module) -> Tensor:
+    def _no_pixels(self, encoder: VisionEncoder) -> Tensor:
         side = encoder.config.image_side
         return torch.zeros(0, 3, side, side, dtype=self.connector.newline.dtype, device=self.connector.newline.device)
 
@@ -233,6 +237,8 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         context = None
         if inputs_embeds is None:
+            if input_ids is None:
+                raise PromptError("neither input_ids nor inputs_embeds is given; pass one of them")
             images = (mm_encoder_outputs or {}).get("image")
             if images is None and self._needs_images(pixel_values, vision_features):
                 images = self.get_image_features(pixel_values, image_sizes, vision_features)
@@ -258,7 +264,7 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def _splice(
         self, input_ids: Tensor, images: ImageFeatures | None, is_prefill: bool
-    ) -> tuple[Tensor, VisualContext | None]:
+    ) -> tuple[Tensor, TokenContext | None]:
         is_image = input_ids == self.config.image_token_id
         embeds = self.get_input_embeddings()(input_ids.masked_fill(is_image, 0))
         if images is None and not is_prefill:
@@ -275,7 +281,7 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
         embeds = embeds.flatten(0, 1).index_copy(0, positions, images.tokens.to(embeds.dtype)).view_as(embeds)
         if images.context is None:
             return embeds, None
-        return embeds, images.context._replace(token_index=positions.index_select(0, images.token_slots))
+        return embeds, TokenContext(images.context, positions.index_select(0, images.token_slots))
 
     def _prepare_multimodal_encoder_kwargs_for_generation(self, model_kwargs: dict[str, Any]) -> dict[str, Any]:
         """Encodes the pictures once per `generate`; transformers' own would overlook saved features."""
@@ -324,7 +330,7 @@ def _select_images(images: ImageFeatures, order: Sequence[int]) -> ImageFeatures
         summary = context.summary[list(order)]
         context = context.select(torch.cat(queries))._replace(summary=summary, image_of_query=torch.cat(owners))
     tokens = [images.pooler_output[i] for i in order]
-    return ImageFeatures(torch.cat(tokens), tokens, context, torch.cat(slots))
+    return ImageFeatures(torch.cat(tokens), tokens, torch.cat(slots), context)
 
 
 def split_tokens(tokens: Float[Tensor, "tokens dim"], lengths: Sequence[int]) -> list[Tensor]:
@@ -345,8 +351,15 @@ def token_loss(
     return total / (num_items if num_items is not None else (targets != IGNORED_LABEL).sum().clamp(min=1))
 
 
+def _align(model: nn.Module) -> None:
+    """Moves weights that lie askew in a mapped file to their own memory: a product's last bit depends on it."""
+    for tensor in model.parameters():
+        if tensor.device.type == "cpu" and tensor.data_ptr() % MEMORY_ALIGNMENT:
+            tensor.data = tensor.data.clone()
+
+
 def _mark_initialised(*roots: nn.Module) -> None:
     """Keeps transformers from drawing these weights anew; their own constructors have set them."""
     for root in roots:
         for module in root.modules():
-            module._is_hf_initialized = True
+            module._is_hf_initialized = True  # type: ignore[assignment]

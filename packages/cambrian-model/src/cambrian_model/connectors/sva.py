@@ -7,7 +7,7 @@ every feature. Source: Cambrian-1, section 3; the "joint" attention of the relea
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -28,14 +28,12 @@ class VisualContext(NamedTuple):
         masks: Per encoder, which of them show the picture.
         summary: Per picture, the mean of the first encoder's projected features, padding included.
         image_of_query: Which picture each query belongs to.
-        token_index: Where each query's token stands in the flattened hidden states; None in the connector.
     """
 
     features: tuple[Float[Tensor, "queries window width"], ...]
     masks: tuple[Bool[Tensor, "queries window"], ...]
     summary: Float[Tensor, "images width"]
     image_of_query: Int[Tensor, " queries"]
-    token_index: Int[Tensor, " queries"] | None = None
 
     def select(self, queries: Int[Tensor, " kept"]) -> "VisualContext":
         """Keeps the given queries, in that order."""
@@ -90,26 +88,30 @@ class WindowAttention(nn.Module):
         return _Window.build(features, self.pos_embeds.get(str(encoder)))
 
     def _scores(self, encoder: int, q: Tensor, window: "_Window") -> Float[Tensor, "queries heads window"]:
-        norm, weight = self.k_norms[encoder], self.k_projs[encoder].weight
+        norm, project = _projection(self.k_norms, self.k_projs, encoder)
         if window.position is None:
-            keys = self.k_projs[encoder](norm(window.features)).unflatten(-1, (self.num_heads, self.head_dim))
+            keys = project(norm(window.features)).unflatten(-1, (self.num_heads, self.head_dim))
             return torch.einsum("qhd,qwhd->qhw", q, keys)
-        per_head = weight.unflatten(0, (self.num_heads, self.head_dim))
+        per_head = project.weight.unflatten(0, (self.num_heads, self.head_dim))
         absorbed = torch.einsum("qhd,hdc->qhc", q, per_head * norm.weight)
         bias = torch.einsum("qhd,hd->qh", q, per_head @ norm.bias)
         raw = absorbed @ window.features.transpose(1, 2) + absorbed @ window.position.T
         return raw * window.scale[:, None] + bias[..., None]
 
     def _values(self, encoder: int, weights: Tensor, window: "_Window") -> Float[Tensor, "queries heads head_dim"]:
-        norm, weight = self.v_norms[encoder], self.v_projs[encoder].weight
+        norm, project = _projection(self.v_norms, self.v_projs, encoder)
         if window.position is None:
-            values = self.v_projs[encoder](norm(window.features)).unflatten(-1, (self.num_heads, self.head_dim))
+            values = project(norm(window.features)).unflatten(-1, (self.num_heads, self.head_dim))
             return torch.einsum("qhw,qwhd->qhd", weights, values)
-        per_head = weight.unflatten(0, (self.num_heads, self.head_dim))
+        per_head = project.weight.unflatten(0, (self.num_heads, self.head_dim))
         scaled = weights * window.scale[:, None]
         gathered = scaled @ window.features + scaled @ window.position
         total = weights.sum(-1, keepdim=True)
         return torch.einsum("qhc,hdc->qhd", gathered, per_head * norm.weight) + total * (per_head @ norm.bias)
+
+
+def _projection(norms: nn.ModuleList, projections: nn.ModuleList, encoder: int) -> tuple[nn.LayerNorm, nn.Linear]:
+    return cast(nn.LayerNorm, norms[encoder]), cast(nn.Linear, projections[encoder])
 
 
 class _Window(NamedTuple):
@@ -153,6 +155,11 @@ class SVABlock(nn.Module):
         self.proj_out = nn.Sequential(
             nn.Linear(width, width, bias=False), nn.GELU(), nn.Linear(width, query_dim, bias=False)
         )
+
+    @property
+    def write_back(self) -> nn.Linear:
+        """The last projection; with zero weights the block adds nothing."""
+        return cast(nn.Linear, self.proj_out[-1])
 
     def forward(
         self, queries: Float[Tensor, "queries query_dim"], context: VisualContext
@@ -216,7 +223,7 @@ class SVAConnector(nn.Module):
         for query, side, blocks in zip(self.query, self.query_grid_sides, self.groups, strict=True):
             context = self.context(projected, image_sizes, side)
             queries = query.to(projected[0].dtype).expand(context.image_of_query.shape[0], -1)
-            for block in blocks:  # type: ignore[union-attr]
+            for block in cast(nn.ModuleList, blocks):
                 queries = block(queries, context)
             cells = queries.reshape(projected[0].shape[0], side * side, queries.shape[-1])
             groups.append(resize_grid(cells, self.grid_side))

@@ -7,13 +7,26 @@ layer. The visual context travels as a keyword argument and is written back by i
 
 import functools
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, NamedTuple
 
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from cambrian_model.connectors.sva import SVABlock, VisualContext
 from cambrian_model.errors import ConfigError
+
+
+class TokenContext(NamedTuple):
+    """What the blocks see, and which hidden states ask.
+
+    Attributes:
+        visual: One query per token that shows a cell of a picture.
+        token_index: Where each of these tokens stands in the flattened (batch, sequence).
+    """
+
+    visual: VisualContext
+    token_index: Int[Tensor, " queries"]
 
 
 def decoder_layers(language_model: PreTrainedModel) -> nn.ModuleList:
@@ -36,8 +49,8 @@ def add_sva_blocks(
 ) -> None:
     """Swaps the class of every decoder layer; the chosen ones receive a block, named `sva`."""
     for index, layer in enumerate(decoder_layers(language_model)):
-        layer.__class__ = with_sva(type(layer))
-        layer.sva = build_block() if index in chosen else None
+        layer.__class__ = with_sva(type(layer))  # type: ignore[arg-type]
+        layer.register_module("sva", build_block() if index in chosen else None)
 
 
 @functools.cache
@@ -46,7 +59,7 @@ def with_sva(layer_class: type[nn.Module]) -> type[nn.Module]:
 
     class SVADecoderLayer(layer_class):  # type: ignore[misc, valid-type]
         def forward(
-            self, hidden_states: Tensor, *args: Any, vision_context: VisualContext | None = None, **kwargs: Any
+            self, hidden_states: Tensor, *args: Any, vision_context: TokenContext | None = None, **kwargs: Any
         ) -> Tensor:
             hidden_states = super().forward(hidden_states, *args, **kwargs)
             if self.sva is None or vision_context is None:
@@ -57,8 +70,10 @@ def with_sva(layer_class: type[nn.Module]) -> type[nn.Module]:
     return SVADecoderLayer
 
 
-def aggregate(hidden_states: Tensor, block: SVABlock, context: VisualContext) -> Tensor:
+def aggregate(
+    hidden_states: Float[Tensor, "batch sequence dim"], block: SVABlock, context: TokenContext
+) -> Float[Tensor, "batch sequence dim"]:
     """Passes the image tokens, newlines left out, through an SVA block and writes them back."""
     flat = hidden_states.flatten(0, 1)  # batch * sequence, dim
     queries = flat.index_select(0, context.token_index)
-    return flat.index_copy(0, context.token_index, block(queries, context)).view_as(hidden_states)
+    return flat.index_copy(0, context.token_index, block(queries, context.visual)).view_as(hidden_states)

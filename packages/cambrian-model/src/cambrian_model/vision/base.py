@@ -1,6 +1,5 @@
 """What every vision encoder is: pixels in, visual features on a square grid out."""
 
-
 from jaxtyping import Float
 from torch import Tensor, nn
 

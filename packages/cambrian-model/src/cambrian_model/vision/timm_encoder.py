@@ -4,10 +4,10 @@ Notable: layers behind the chosen level are pruned, so they cost neither memory 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import timm
 import torch
@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from cambrian_model.config import VisionEncoderConfig
+from cambrian_model.config import VisionEncoderConfig, parse_spec
 from cambrian_model.errors import CheckpointError, ConfigError, did_you_mean
 from cambrian_model.vision.base import VisionEncoder
 
@@ -45,12 +45,14 @@ class TimmEncoder(VisionEncoder):
     def prune(self) -> None:
         """Drops the classifier and every layer behind the chosen level."""
         is_last = self.config.feature_layer == -1
-        self.level = self.body.prune_intermediate_layers([self.config.feature_layer], prune_norm=not is_last)[0]
+        prune = cast(Callable[..., list[int]], self.body.prune_intermediate_layers)
+        self.level = prune([self.config.feature_layer], prune_norm=not is_last)[0]
         self.normed = is_last
 
     def encode(self, pixels: Float[Tensor, "images 3 side side"]) -> Float[Tensor, "images tokens width"]:
         """Returns the chosen feature level, prefix tokens stripped."""
-        (grid,) = self.body.forward_intermediates(
+        features = cast(Callable[..., list[Tensor]], self.body.forward_intermediates)
+        (grid,) = features(
             pixels, indices=[self.level], norm=self.normed, intermediates_only=True, output_fmt="NCHW", stop_early=True
         )
         return grid.flatten(2).transpose(1, 2)
@@ -139,17 +141,8 @@ def describe(spec: Mapping[str, Any]) -> EncoderSource:
         published = known.to_dict()
     side = int(values.pop("image_side", None) or published.get("input_size", (3, 224, 224))[1])
     preparation = {key: published[key] for key in ("mean", "std", "interpolation") if key in published}
-    preparation.update({key: value for key, value in values.items() if key not in ("grid_side", "feature_layer")})
-    config = VisionEncoderConfig(
-        library="timm",
-        name=name,
-        image_side=side,
-        width=0,
-        grid_side=0,
-        feature_layer=int(values.get("feature_layer", -1)),
-        model_args=model_args,
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in preparation.items()},
-    )
+    found = {"library": "timm", "name": name, "image_side": side, "width": 0, "model_args": model_args}
+    config = parse_spec(VisionEncoderConfig, {**preparation, **values, **found, "grid_side": 0}, f"encoder {name}")
     shape = feature_shape(config)
     config = replace(config, width=shape.width, grid_side=int(values.get("grid_side") or shape.grid_side))
     return EncoderSource(config, Path(folder) if folder is not None else None, pretrained)

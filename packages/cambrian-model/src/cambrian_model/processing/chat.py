@@ -1,0 +1,155 @@
+"""Chat templates, and the one decision about what is supervised: the assistant's turns, each with its end marker.
+
+Templates are Jinja files in the library's own form. `{% generation %}` marks what the assistant writes; a foreign
+template that does not mark it is rendered turn by turn, and what each assistant turn adds is found by comparing.
+"""
+
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from importlib import resources
+from typing import Any, NamedTuple
+
+import jinja2
+from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from cambrian_model.config import IMAGE_TOKEN
+from cambrian_model.errors import PromptError, did_you_mean
+
+DEFAULT_TEMPLATE = "user_assistant"
+
+_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_FOLDER = resources.files("cambrian_model.processing") / "chat_templates"
+# Conversations on which a template shows how it treats turns.
+_TURNS = tuple({"role": role, "content": text} for role, text in zip(("user", "assistant") * 2, "abcd", strict=True))
+_CAPTION = ({"role": "user", "content": IMAGE_TOKEN}, {"role": "assistant", "content": "a"})
+# The library keeps one tracker of generation blocks for all threads.
+_TRACKER = threading.Lock()
+
+
+class Rendered(NamedTuple):
+    """A conversation as text, and the (start, end) of each part of it that the assistant writes."""
+
+    text: str
+    supervised: list[tuple[int, int]]
+
+
+def template_names() -> list[str]:
+    """Returns the names of the templates that come with this package."""
+    return sorted(file.name.removesuffix(".jinja") for file in _FOLDER.iterdir() if file.name.endswith(".jinja"))
+
+
+def named_template(name: str) -> str:
+    """Returns the source of a template that comes with this package.
+
+    Raises:
+        PromptError: No template has that name.
+    """
+    if name not in template_names():
+        raise PromptError(f'unknown chat template "{name}"{did_you_mean(name, template_names())}')
+    return (_FOLDER / f"{name}.jinja").read_text(encoding="utf-8")
+
+
+def choose_template(chosen: str | None, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Returns a template's source: the chosen one (a name or Jinja), else the tokenizer's own, else our default.
+
+    Raises:
+        PromptError: The name is unknown, or the default is needed and the tokenizer has no end-of-sequence token.
+    """
+    if chosen is not None:
+        return chosen if "{" in chosen else named_template(chosen)
+    own = tokenizer.chat_template
+    own = own.get("default") if isinstance(own, dict) else own
+    if own is not None:
+        return own
+    if tokenizer.eos_token is None:
+        raise PromptError(
+            "the tokenizer has neither a chat template nor an end-of-sequence token, so an answer would never end; "
+            "set tokenizer.eos_token, or choose a chat template"
+        )
+    return named_template(DEFAULT_TEMPLATE)
+
+
+class ChatTemplate:
+    """Renders conversations with one Jinja template.
+
+    Args:
+        source: The template.
+        special_tokens: Variables such as `bos_token` that the template may use.
+    """
+
+    def __init__(self, source: str, special_tokens: Mapping[str, Any]) -> None:
+        self.source = source
+        self.special_tokens = dict(special_tokens)
+        self.marks_generation = _GENERATION.search(source) is not None
+
+    def render(
+        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = False, **variables: Any
+    ) -> Rendered:
+        """Renders messages whose content is plain text, and finds what the assistant writes in them.
+
+        Raises:
+            PromptError: The template refuses the messages, or it writes a conversation differently once it goes on,
+                so that no part of it can be told to be the answer.
+        """
+        text, spans = self._render(messages, add_generation_prompt, variables)
+        if not self.marks_generation:
+            spans = self._spans_by_prefix(messages, text, variables)
+        return Rendered(text, spans)
+
+    @cached_property
+    def is_prefix_consistent(self) -> bool:
+        """Whether what the model sees before an answer is the same in training and in inference."""
+        try:
+            return self._agrees_on(_TURNS)
+        except PromptError:  # a template for one picture and its caption takes nothing else
+            return self._agrees_on(_CAPTION)
+
+    def _agrees_on(self, messages: Sequence[Mapping[str, Any]]) -> bool:
+        text, spans = self.render(messages)
+        answers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+        prompts = [self._render(messages[:i], True, {})[0] for i in answers]
+        return [text[:start] for start, _ in spans] == prompts
+
+    def _render(
+        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool, variables: Mapping[str, Any]
+    ) -> tuple[str, list[tuple[int, int]]]:
+        try:
+            with _TRACKER:
+                texts, spans = render_jinja_template(
+                    conversations=[list(messages)],
+                    chat_template=self.source,
+                    return_assistant_tokens_mask=self.marks_generation,
+                    add_generation_prompt=add_generation_prompt,
+                    **{**self.special_tokens, **variables},
+                )
+        except (jinja2.TemplateError, TypeError) as error:
+            raise PromptError(f"the chat template refuses this conversation: {error}") from error
+        return texts[0], [(start, end) for start, end in spans[0]] if spans else []
+
+    def _spans_by_prefix(
+        self, messages: Sequence[Mapping[str, Any]], text: str, variables: Mapping[str, Any]
+    ) -> list[tuple[int, int]]:
+        spans = []
+        for i, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            before, _ = self._render(messages[:i], True, variables)
+            after, _ = self._render(messages[: i + 1], False, variables)
+            if not (after.startswith(before) and text.startswith(after)):
+                raise PromptError(
+                    f"the chat template writes the conversation up to message {i} differently once it goes on, so its "
+                    "answer cannot be found; choose another template, or mark answers in it with {% generation %}"
+                )
+            spans.append((len(before), len(before) + _turn_length(after[len(before) :], message["content"])))
+        return spans
+
+
+def _turn_length(turn: str, answer: str) -> int:
+    """Returns how much of `turn` is the answer and its end marker, without white space behind the marker."""
+    answer = answer.strip()
+    answer_end = turn.find(answer) + len(answer) if answer in turn else 0
+    marker = turn[answer_end:].rstrip()
+    return answer_end + len(marker) if marker else len(turn)

@@ -1,0 +1,91 @@
+"""Chat messages, read and flattened: a template sees strings in which every picture is one `<image>` mark.
+
+A mark stands for a picture only where a message has an image part. The same letters typed by a person are text: they
+carry `ESCAPE` through the template, so that they cannot be mistaken for a mark, and are restored behind it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from cambrian_model.config import IMAGE_TOKEN
+from cambrian_model.errors import PromptError, did_you_mean
+
+ESCAPE = "\ufdd0"  # a Unicode noncharacter: it has no meaning in any text
+_SOURCES = ("image", "path", "url")
+
+
+class Conversation(NamedTuple):
+    """Messages as a text-only template takes them.
+
+    Attributes:
+        messages: The messages, with plain strings as content.
+        images: One entry per mark, in reading order: the picture its part names, or None where it names none.
+    """
+
+    messages: list[dict[str, Any]]
+    images: list[Any]
+
+
+def read_messages(messages: Sequence[Mapping[str, Any]], joint: str, name: str) -> Conversation:
+    """Flattens chat messages whose content is a string or a list of image and text parts.
+
+    Args:
+        messages: Dictionaries with "role" and "content".
+        joint: What goes between a picture and an adjacent text that brings no white space of its own.
+        name: What errors call this conversation.
+
+    Raises:
+        PromptError: The messages have another form; says which message.
+    """
+    if not messages:
+        raise PromptError(f"{name}: there are no messages; give at least one")
+    flat, images = [], []
+    for i, message in enumerate(messages):
+        where = f"{name}, message {i}"
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str) or "content" not in message:
+            raise PromptError(f'{where}: expected a dictionary with "role" and "content"; found {message!r:.80}')
+        parts = _parts(message["content"], where)
+        images += [_source(part) for part in parts if part["type"] == "image"]
+        flat.append({**message, "content": _join(parts, joint)})
+    return Conversation(flat, images)
+
+
+def restore(text: str) -> str:
+    """Removes the escapes that kept a typed `<image>` from being a mark."""
+    return text.replace(ESCAPE, "")
+
+
+def _parts(content: object, where: str) -> list[Mapping[str, Any]]:
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    if not isinstance(content, (list, tuple)):
+        raise PromptError(f"{where}: content is {type(content).__name__}; expected a string or a list of parts")
+    for part in content:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind not in ("image", "text"):
+            raise PromptError(f'{where}: unknown part of type "{kind}"{did_you_mean(str(kind), ("image", "text"))}')
+        if kind == "text" and not isinstance(part.get("text"), str):
+            raise PromptError(f'{where}: a text part needs "text"; found {", ".join(map(str, part))}')
+    return list(content)
+
+
+def _source(part: Mapping[str, Any]) -> Any:
+    return next((part[key] for key in _SOURCES if part.get(key) is not None), None)
+
+
+def _join(parts: list[Mapping[str, Any]], joint: str) -> str:
+    text, after_image = "", False
+    for part in parts:
+        is_image = part["type"] == "image"
+        piece = IMAGE_TOKEN if is_image else _escape(part["text"])
+        if not piece:
+            continue
+        edge = piece[0] if after_image else text[-1:]
+        if edge and is_image != after_image and not edge.isspace():
+            text += joint
+        text, after_image = text + piece, is_image
+    return text
+
+
+def _escape(text: str) -> str:
+    return restore(text).replace(IMAGE_TOKEN, IMAGE_TOKEN[0] + ESCAPE + IMAGE_TOKEN[1:])
