@@ -5,11 +5,12 @@ Source: COCO data format (cocodataset.org/#format-data); Omni3D DATA.md (faceboo
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cambrian_data.boxes import Box
 from cambrian_data.scenes.objects import KINDS
 from cambrian_data.scenes.render import Rendering
 from cambrian_data.scenes.scene import MAX_OBJECTS, Scene
@@ -18,20 +19,6 @@ DATASET_ID = 100  # Omni3D numbers its own data sets from 0 to 5
 CATEGORY_IDS = {kind: number for number, kind in enumerate(KINDS, start=1)}
 
 Json = dict[str, Any]
-
-
-class Box(NamedTuple):
-    """Pixel edges: a pixel in column i covers [i, i + 1)."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-    @property
-    def area(self) -> float:
-        """In square pixels."""
-        return max(0.0, self.right - self.left) * max(0.0, self.bottom - self.top)
 
 
 def categories() -> list[Json]:

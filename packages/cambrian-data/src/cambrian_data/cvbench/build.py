@@ -1,0 +1,125 @@
+"""Annotations -> candidates -> questions. Pure; writing them is the business of layout and training."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cambrian_data.cvbench.annotations import Annotations, Cuboid, Instance
+from cambrian_data.cvbench.balance import Chosen, arrange, choose, places
+from cambrian_data.cvbench.candidates import Candidate, Task
+from cambrian_data.cvbench.makers import count_candidates, depth_candidates, distance_candidates, relation_candidates
+from cambrian_data.cvbench.questions import Question, choice_text
+from cambrian_data.cvbench.rules import Rules
+from cambrian_data.errors import DataError
+
+Candidates = list[Candidate[Any]]
+
+
+class TaskSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked in a task, and how evenly.
+
+    Attributes:
+        questions: asked.
+        pictures: they are about.
+        candidates: that the rules allowed.
+        answers: how often each answer is right; in Depth and Distance, the box of which colour.
+        letters: how often each letter is right.
+        categories: how often the category of the first subject is each.
+    """
+
+    questions: int
+    pictures: int
+    candidates: int
+    answers: dict[str, int]
+    letters: dict[str, int]
+    categories: dict[str, int]
+
+
+def candidates_2d(annotations: Annotations[Instance], rules: Rules) -> dict[Task, Candidates]:
+    """What Count and Relation could ask; the annotations must be complete for their categories."""
+    pictures, categories = annotations.pictures, annotations.categories
+    return {
+        Task.COUNT: [one for picture in pictures for one in count_candidates(picture, categories, rules.count)],
+        Task.RELATION: [one for picture in pictures for one in relation_candidates(picture, rules.relation)],
+    }
+
+
+def candidates_3d(annotations: Annotations[Cuboid], rules: Rules) -> dict[Task, Candidates]:
+    """What Depth and Distance could ask."""
+    pictures = annotations.pictures
+    return {
+        Task.DEPTH: [one for picture in pictures for one in depth_candidates(picture, rules.depth)],
+        Task.DISTANCE: [one for picture in pictures for one in distance_candidates(picture, rules.distance)],
+    }
+
+
+def select(candidates: Candidates, task: Task, *, count: int | None, seed: int, rules: Rules) -> list[Question]:
+    """Chooses what a task asks, and how, so that answers, letters and the order of choices are balanced.
+
+    Args:
+        candidates: of the task, in any order.
+        task: of the candidates.
+        count: wanted; fewer if no more can be balanced, None for as many as can.
+        seed: same candidates, same seed, same questions.
+        rules: caps, and whether choices are shuffled.
+    """
+    caps = {
+        Task.COUNT: rules.count.per_picture,
+        Task.RELATION: rules.relation.per_picture,
+        Task.DEPTH: rules.depth.per_picture,
+        Task.DISTANCE: rules.distance.per_picture,
+    }
+    chosen = choose(candidates, count, caps[task], seed)
+    if task is not Task.COUNT and not rules.shuffle_choices:
+        return [to_question(one, list(one.group)) for one in chosen]
+    return [
+        to_question(one, arrange(one, place, seed)) for one, place in zip(chosen, places(chosen, seed), strict=True)
+    ]
+
+
+def to_question(one: Chosen, answers: Sequence[str]) -> Question:
+    """The chosen candidate with its choices in this order."""
+    texts = tuple(choice_text(one.candidate, answer) for answer in answers)
+    return Question(one.candidate, texts, answers.index(one.candidate.answer))
+
+
+def build(
+    file: Path, candidates: Mapping[Task, Candidates], *, count_per_task: int | None, seed: int, rules: Rules
+) -> dict[Task, list[Question]]:
+    """The questions of several tasks that were made from one file.
+
+    Raises:
+        DataError: if a task has none.
+    """
+    questions = {
+        task: select(found, task, count=count_per_task, seed=seed, rules=rules) for task, found in candidates.items()
+    }
+    for task, made in questions.items():
+        if not made:
+            raise DataError(
+                f"{file}: no {task} question can be asked; the rules allow {len(candidates[task])} candidates, which "
+                "cannot be balanced over the answers. Use more pictures, or wider rules."
+            )
+    return questions
+
+
+def summarise(questions: Sequence[Question], num_candidates: int) -> TaskSummary:
+    """Counts what was asked."""
+    return TaskSummary(
+        questions=len(questions),
+        pictures=len({question.candidate.picture.file_name for question in questions}),
+        candidates=num_candidates,
+        answers=tally(question.candidate.answer for question in questions),
+        letters=tally(question.letter for question in questions),
+        categories=tally(question.candidate.category[0] for question in questions),
+    )
+
+
+def tally(values: Iterable[str]) -> dict[str, int]:
+    """How often each value occurs, in alphabetical order."""
+    return dict(sorted(Counter(values).items()))

@@ -1,0 +1,133 @@
+"""A folder that is made once: marked while it is made, finished by its manifest, never touched again.
+
+The same request on a finished folder only reads the manifest; on an unfinished one it starts anew, which gives the same
+bytes; another request is refused. One process at a time may write to a folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import msgspec
+
+from cambrian_data.errors import DataError
+from cambrian_data.scenes.generate import write_atomically, writing
+
+MANIFEST, MARKER = "cvbench.json", "cvbench.unfinished"
+
+Request = TypeVar("Request", bound=msgspec.Struct)
+Summary = TypeVar("Summary", bound=msgspec.Struct)
+
+
+class Manifest(msgspec.Struct, Generic[Request, Summary], frozen=True):
+    """What a finished folder was asked for and what it holds."""
+
+    request: Request
+    summary: Summary
+
+
+class Writer:
+    """Writes files into the folder and keeps account of them."""
+
+    def __init__(self, output: Path) -> None:
+        self._output = output
+        self._digest = hashlib.sha256()
+        self._made: set[Path] = set()
+        self.num_pictures = 0
+
+    def picture(self, name: str, content: bytes) -> None:
+        """Writes a picture."""
+        path = self._output / name
+        if path.parent not in self._made:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._made.add(path.parent)
+        path.write_bytes(content)
+        self.num_pictures += 1
+        self._digest.update(content)
+
+    def table(self, name: str, content: bytes) -> None:
+        """Writes a table that is either whole or not there."""
+        write_atomically(self._output / name, content)
+        self._digest.update(content)
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 over the bytes of everything written, in order."""
+        return self._digest.hexdigest()
+
+
+def make_once(
+    output: Path,
+    request: Request,
+    form: type[Summary],
+    make: Callable[[Writer], Summary],
+    missing: Callable[[Summary], str | None],
+) -> Summary:
+    """Makes the folder, or gives the summary of one that is finished.
+
+    Args:
+        output: made if missing; must be empty, or made for the same request, finished or not.
+        request: everything that determines the bytes.
+        form: of the summary.
+        make: writes the files.
+        missing: what a finished folder with this summary lacks, in words; None if it is whole.
+
+    Raises:
+        DataError: if the folder holds something else or cannot be written.
+    """
+    with writing(output):
+        finished = claim(output, request, form, missing)
+        if finished is not None:
+            return finished
+        summary = make(Writer(output))
+        content = msgspec.json.format(msgspec.json.encode(Manifest(request, summary)), indent=2)
+        write_atomically(output / MANIFEST, content + b"\n")
+        (output / MARKER).unlink()
+    return summary
+
+
+def claim(
+    output: Path, request: Request, form: type[Summary], missing: Callable[[Summary], str | None]
+) -> Summary | None:
+    """Marks the folder as this request's, or gives the summary if it is finished; refuses one of something else."""
+    marker, wanted = output / MARKER, msgspec.json.encode(request)
+    if output.exists() and not output.is_dir():
+        raise DataError(f"{output} is a file; expected a folder to write questions to.")
+    if (output / MANIFEST).exists():
+        return finished_summary(output, request, form, missing)
+    if marker.exists():
+        if marker.read_bytes() != wanted:
+            raise DataError(f"{output} holds unfinished questions of another request; choose another folder.")
+    elif output.exists() and any(output.iterdir()):
+        raise DataError(f"{output} is not empty and holds no questions; choose an empty or a new folder.")
+    output.mkdir(parents=True, exist_ok=True)
+    write_atomically(marker, wanted)
+    return None
+
+
+def finished_summary(
+    output: Path, request: Request, form: type[Summary], missing: Callable[[Summary], str | None]
+) -> Summary:
+    """The manifest's content, if it is this request's and its files are there."""
+    path = output / MANIFEST
+    try:
+        document = msgspec.json.decode(path.read_bytes())
+        held, summary = document["request"], msgspec.convert(document["summary"], form)
+    except (msgspec.DecodeError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is not a manifest of questions ({error}); choose another folder.") from error
+    wanted = msgspec.to_builtins(request)
+    if held != wanted:
+        raise DataError(f"{output} holds other questions: {differences(held, wanted)}; choose another folder.")
+    lack = missing(summary)
+    if lack is not None:
+        raise DataError(f"{lack} missing from finished questions; delete {output} and make it again.")
+    return summary
+
+
+def differences(held: dict[str, object], wanted: dict[str, object]) -> str:
+    """The first few keys in which two requests differ, with both values."""
+    keys = [key for key in {**held, **wanted} if held.get(key) != wanted.get(key)]
+    return ", ".join(f"{key} {held.get(key)}, not {wanted.get(key)}" for key in keys[:3])

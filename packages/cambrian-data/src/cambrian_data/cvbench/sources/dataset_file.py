@@ -1,0 +1,240 @@
+"""The shape that COCO and Omni3D files share: images, annotations and categories that refer to each other by id.
+
+Files are decoded straight into typed entries, so that outlines and other keys we do not use cost nothing. Only when
+that fails is the file read a second time, to say which image, annotation and field is to blame.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from cambrian_data.boxes import Box
+from cambrian_data.cvbench.annotations import Annotations, Picture, Thing
+from cambrian_data.errors import DataError
+from cambrian_data.records import shown
+
+OUTSIDE = 2.0  # pixels that a box may reach beyond its picture: published boxes are rounded
+
+Edges = tuple[float, float, float, float]
+
+
+class Category(msgspec.Struct, gc=False):
+    """An entry of "categories"."""
+
+    id: int
+    name: str
+
+
+class ImageEntry(Protocol):
+    """An entry of "images"."""
+
+    id: int
+    width: int
+    height: int
+
+    @property
+    def name(self) -> str:
+        """The picture's path, as the file gives it."""
+
+
+class AnnotationEntry(Protocol):
+    """An entry of "annotations"."""
+
+    id: int
+    image_id: int
+    category_id: int
+
+
+Image = TypeVar("Image", bound=ImageEntry)
+Entry = TypeVar("Entry", bound=AnnotationEntry)
+Document = TypeVar("Document", bound=msgspec.Struct)
+
+
+def decode(file: Path, form: type[Document], kind: str) -> Document:
+    """The file as typed entries.
+
+    Raises:
+        DataError: if it cannot be read, is of another kind, or an entry lacks a field or has one of a wrong type.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror or error}.") from error
+    try:
+        return msgspec.json.decode(content, type=form)
+    except (msgspec.DecodeError, UnicodeDecodeError):  # NaN, too, is no JSON to msgspec, though many files hold it
+        return decode_slowly(file, content, form, kind)
+
+
+def decode_slowly(file: Path, content: bytes, form: type[Document], kind: str) -> Document:
+    """The same with Python's reader, which takes NaN, and with errors that name image and field."""
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file}: malformed JSON: {error}; expected {kind}.") from error
+    found = recognise(document)
+    if found != kind:
+        raise DataError(f"{file}: this is {found}; expected {kind}.")
+    try:
+        return msgspec.convert(document, form)
+    except msgspec.ValidationError as error:
+        problem, _, where = str(error).partition(" - at ")
+        raise DataError(f"{file}: {place(document, where.strip('`'))}: {problem}{field(where)}.") from error
+
+
+COCO_INSTANCES = "a COCO-format instances file"
+OMNI3D_CUBOIDS = "an Omni3D-format cuboids file"
+
+
+def recognise(document: Any) -> str:
+    """What a parsed JSON file is, in words."""
+    if not isinstance(document, dict):
+        return f"a JSON {'list' if isinstance(document, list) else 'value'}"
+    missing = [key for key in ("images", "annotations", "categories") if not isinstance(document.get(key), list)]
+    first = next(iter(document.get("annotations") or ()), None) if "annotations" not in missing else None
+    if isinstance(first, dict) and "caption" in first:
+        return "a COCO captions file"
+    if isinstance(first, dict) and "keypoints" in first:
+        return "a COCO keypoints file"
+    if missing:
+        return f'a JSON object without the list "{missing[0]}"'
+    if isinstance(first, dict) and ("bbox3D_cam" in first or "bbox2D_tight" in first or "valid3D" in first):
+        return OMNI3D_CUBOIDS
+    return COCO_INSTANCES
+
+
+def place(document: Any, where: str) -> str:
+    """Words for the entry of a path such as `$.annotations[3].bbox`: its number, and the image's name if known."""
+    match = re.match(r"\$\.(\w+)\[(\d+)\]", where)
+    if match is None:
+        return where or "the file"
+    entries, index = match[1], int(match[2])
+    entry = document[entries][index]
+    identity = entry.get("id") if isinstance(entry, dict) else None
+    number = f"number {index + 1}" if identity is None else str(identity)
+    noun = {"annotations": "annotation", "images": "image", "categories": "category"}.get(entries, entries)
+    if entries != "annotations" or not isinstance(entry, dict):
+        return f"{noun} {number}"
+    images: list[Any] = document["images"]
+    image: Any = next((image for image in images if same_id(image, entry.get("image_id"))), {})
+    name = image.get("file_name") or image.get("file_path") or entry.get("image_id")
+    return f"image {shown(name)}, {noun} {number}"
+
+
+def same_id(image: object, image_id: object) -> bool:
+    """Whether the parsed image has this id."""
+    return isinstance(image, dict) and image_id is not None and image.get("id") == image_id
+
+
+def field(where: str) -> str:
+    """Words for the field at the end of a path, "" if the path ends at an entry."""
+    name = re.search(r"\]\.(\w+[^`]*)", where)
+    return f', in the field "{name[1]}"' if name else ""
+
+
+def assemble(
+    file: Path,
+    images: Sequence[Image],
+    annotations: Iterable[Entry],
+    categories: Sequence[Category],
+    to_thing: Callable[[Entry, str, Image, str], Thing | None],
+) -> Annotations[Thing]:
+    """Puts every annotation into its picture, in an order that does not depend on the file's.
+
+    Args:
+        file: for messages.
+        images: of the file.
+        annotations: of the file.
+        categories: of the file.
+        to_thing: (annotation, category, image, place for messages) -> the thing, None if it must not be asked about.
+
+    Raises:
+        DataError: if ids are double or unknown, or whatever to_thing finds.
+    """
+    image_of = by_id(file, "image", images)
+    name_of = {number: category.name for number, category in by_id(file, "category", categories).items()}
+    things: dict[int, list[Thing]] = defaultdict(list)
+    seen: set[int] = set()
+    for entry in annotations:
+        image = image_of.get(entry.image_id)
+        if image is None:
+            raise DataError(
+                f'{file}: annotation {entry.id}: "image_id" is {entry.image_id}, which is no image of this file.'
+            )
+        where = f"{file}: image {shown(image.name)}, annotation {entry.id}"
+        if entry.id in seen:
+            raise DataError(f'{where}: "id" {entry.id} occurs twice; ids of annotations must be unique.')
+        seen.add(entry.id)
+        if entry.category_id not in name_of:
+            raise DataError(f'{where}: "category_id" is {entry.category_id}, which is no category of this file.')
+        thing = to_thing(entry, name_of[entry.category_id], image, where)
+        if thing is not None:
+            things[entry.image_id].append(thing)
+    pictures = [
+        Picture(image.name, image.width, image.height, tuple(sorted(things[image.id], key=lambda thing: thing.id)))
+        for image in sorted(images, key=lambda image: image.name)
+    ]
+    return Annotations(file, tuple(sorted(set(name_of.values()))), tuple(pictures))
+
+
+def by_id(file: Path, noun: str, entries: Sequence[Any]) -> dict[int, Any]:
+    """The entries by their ids.
+
+    Raises:
+        DataError: for an id or name given twice, an empty name, or a picture without pixels.
+    """
+    found: dict[int, Any] = {}
+    names: set[str] = set()
+    for entry in entries:
+        if entry.id in found:
+            raise DataError(f'{file}: {noun} "id" {entry.id} occurs twice; ids must be unique.')
+        if not entry.name.strip() or entry.name in names:
+            problem = "occurs twice" if entry.name in names else "is empty"
+            raise DataError(f"{file}: {noun} {entry.id}: the name {shown(entry.name)} {problem}.")
+        if noun == "image" and (entry.width < 1 or entry.height < 1):
+            raise DataError(
+                f'{file}: image {shown(entry.name)}: "width" and "height" are {entry.width} and {entry.height}; '
+                "expected at least one pixel."
+            )
+        found[entry.id] = entry
+        names.add(entry.name)
+    return found
+
+
+def checked_box(edges: Edges, image: ImageEntry, where: str, name: str) -> Box:
+    """The box, cut at the picture's edges.
+
+    Raises:
+        DataError: if it is not finite, is turned inside out, or lies outside the picture.
+    """
+    left, top, right, bottom = edges
+    if not all(map(math.isfinite, edges)):
+        raise DataError(f'{where}: "{name}" is {list(edges)}; expected finite numbers.')
+    if right < left or bottom < top:
+        raise DataError(f'{where}: "{name}" has the edges {list(edges)}; width and height must not be negative.')
+    if left < -OUTSIDE or top < -OUTSIDE or right > image.width + OUTSIDE or bottom > image.height + OUTSIDE:
+        raise DataError(
+            f'{where}: "{name}" has the edges {list(edges)}, outside the picture of {image.width} x {image.height}.'
+        )
+    return Box(max(left, 0.0), max(top, 0.0), min(right, float(image.width)), min(bottom, float(image.height)))
+
+
+def measured(value: float | None, where: str, name: str) -> float | None:
+    """A part 0..1; None where the file has no value, or a negative one, which stands for none in Omni3D.
+
+    Raises:
+        DataError: if it is not finite.
+    """
+    if value is None:
+        return None
+    if not math.isfinite(value):
+        raise DataError(f'{where}: "{name}" is {value}; expected a finite number.')
+    return value if value >= 0 else None
