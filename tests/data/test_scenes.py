@@ -387,7 +387,7 @@ def test_caption_records_name_every_object_and_their_picture(folder):
 
 def test_the_manifest_says_what_the_folder_holds(folder):
     manifest = load(folder, "scenes.json")
-    assert {"seed": 3, "count": 12, "side": 64, "format_version": 1}.items() <= manifest.items()
+    assert {"seed": 3, "count": 12, "side": 64, "format_version": 2}.items() <= manifest.items()
     assert manifest["num_objects"] == len(load(folder, "cuboids.json")["annotations"])
     assert len(manifest["content_hash"]) == 64
 
@@ -458,7 +458,7 @@ def test_no_space_left_is_said_plainly(tmp_path):
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full, which this system lacks")
     (tmp_path / "images").mkdir()
-    (tmp_path / "scenes.unfinished").write_text("seed 0, count 2, side 64, format version 1\n")
+    (tmp_path / "scenes.unfinished").write_text("seed 0, count 2, side 64, format version 2\n")
     (tmp_path / "images" / file_name(1)).symlink_to("/dev/full")  # a real write that fails for want of space
     with pytest.raises(DataError, match=r"cannot write .*: No space left on device"):
         write_scenes(tmp_path, count=2, seed=0)

@@ -27,7 +27,7 @@ from cambrian_data.scenes.captions import caption_record
 from cambrian_data.scenes.render import render
 from cambrian_data.scenes.scene import make_scene
 
-FORMAT_VERSION = 1  # raised whenever the same arguments give other bytes
+FORMAT_VERSION = 2  # raised whenever the same arguments give other bytes
 MANIFEST, MARKER = "scenes.json", "scenes.unfinished"
 MIN_SIDE, MAX_SIDE = 16, 1024
 CHUNK = 16  # scenes a worker renders at a time

@@ -22,6 +22,7 @@ SIZE_RANGE = (0.7, 2.3)  # metres, multiplied by the proportions of the kind
 HEIGHT_IN_PICTURE = (0.15, 0.42)  # projected height, in picture sides: recognisable and not overwhelming
 FOOT_RANGE = (-0.25, 0.48)  # where objects stand, in picture sides below the middle
 GAP = 0.1  # metres between the footprints' circles
+REPEATED_SHARE = 0.6  # of the scenes repeat kinds
 MIN_VISIBLE_FRACTION = 0.45
 CHECK_SIDE = 64  # visibility is judged at this size, whatever the size of the picture
 MIN_VISIBLE_PIXELS = 28  # at that size
@@ -115,18 +116,30 @@ def vary(dice: Dice, colour: Colour) -> Colour:
 
 
 def draw_objects(dice: Dice, camera: Camera, count: int) -> tuple[SceneObject, ...]:
-    """Places `count` objects one after another, of a few kinds, so that kinds repeat and can be counted."""
-    kinds = [dice.pick(tuple(KINDS)) for _ in range(1 + int(dice.uniform(0, count)))]
+    """Places `count` objects one after another."""
+    kinds = draw_kinds(dice, count)
     placed: list[SceneObject] = []
     tries = 0
     while len(placed) < count:
-        candidate = draw_object(dice, camera, dice.pick(kinds))
+        candidate = draw_object(dice, camera, kinds[len(placed)])
         if fits(candidate, placed, camera):
             placed.append(candidate)
         tries += 1
         if tries == 60:  # a crowded corner: begin anew
             placed, tries = [], 0
     return tuple(placed)
+
+
+def draw_kinds(dice: Dice, count: int) -> list[str]:
+    """The kinds of a scene: repeated ones, to be counted, or all different, so that a kind names one object."""
+    if dice.uniform(0.0, 1.0) < REPEATED_SHARE:
+        pool = [dice.pick(tuple(KINDS)) for _ in range(1 + int(dice.uniform(0, count)))]
+        return [dice.pick(pool) for _ in range(count)]
+    left, kinds = list(KINDS), []
+    for _ in range(count):
+        kinds.append(dice.pick(tuple(left)))
+        left.remove(kinds[-1])
+    return kinds
 
 
 def draw_object(dice: Dice, camera: Camera, kind: str) -> SceneObject:
