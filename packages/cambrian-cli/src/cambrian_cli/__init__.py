@@ -1,1 +1,4 @@
-"""cambrian_cli."""
+"""The `cambrian` command.
+
+Modules under `commands` parse, make one library call and print; no library imports anything from here.
+"""

@@ -1,0 +1,141 @@
+"""Three pictures with what the model says of them: the first thing one wants to see after training.
+
+Scenes are held out: rendered with a seed that no source of the recipe uses. A recipe on one's own records trains on all
+of them, so its pictures were seen in training, and everything that shows them says so.
+"""
+
+import json
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cambrian_cli import datasets
+from cambrian_cli.output import Report
+from cambrian_cli.speaker import Speaker
+
+if TYPE_CHECKING:
+    from cambrian_model.training.recipe import Recipe
+
+NUM_PICTURES = 3
+MAX_NEW_TOKENS = 96
+PICTURE_SIDE = 224
+TEXT_WIDTH = 70  # characters
+
+
+class Caption(NamedTuple):
+    """One picture, what was asked, what the model replied, and what the data says."""
+
+    image: str
+    question: str
+    answer: str
+    reference: str
+
+
+class Captions(NamedTuple):
+    """The pictures shown after a run; `held_out` tells whether the model had never seen them."""
+
+    captions: list[Caption]
+    held_out: bool
+
+    @property
+    def title(self) -> str:
+        """What the pictures are, in a few words."""
+        return "held-out pictures" if self.held_out else "training pictures (this recipe holds none out)"
+
+
+def make(
+    recipe: "Recipe", sources: Mapping[str, Sequence[Mapping[str, Any]]], checkpoint: Path, run_dir: Path
+) -> Captions:
+    """Captions three pictures with a checkpoint and writes ``captions.json`` and ``captions.png`` beside the run."""
+    samples, held_out = choose(recipe, sources)
+    speaker = Speaker.load(checkpoint) if samples else None
+    found = []
+    for sample in samples:
+        question, reference = datasets.question_and_reference(sample)
+        answer = speaker.answer(question, sample["images"], MAX_NEW_TOKENS) if speaker else ""
+        found.append(Caption(str(sample["images"][0]), question, answer, reference))
+    captions = Captions(found, held_out)
+    write(captions, run_dir)
+    return captions
+
+
+def choose(
+    recipe: "Recipe", sources: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> tuple[list[Mapping[str, Any]], bool]:
+    """Returns the samples to show, and whether they are held out."""
+    scenes = next((recipe.data[name].scenes for name in sources if recipe.data[name].scenes), None)
+    if scenes is not None:
+        other = scenes.model_copy(update={"count": NUM_PICTURES, "seed": datasets.held_out_seed(recipe)})
+        return list(datasets.read_scenes(other)), True
+    by_image: dict[str, Mapping[str, Any]] = {}
+    for sample in (sample for samples in sources.values() for sample in samples):
+        if len(by_image) < NUM_PICTURES and len(sample["images"]) == 1 and isinstance(sample["images"][0], str):
+            by_image.setdefault(sample["images"][0], sample)
+    return list(by_image.values()), False
+
+
+def show(out: Report, captions: Captions) -> None:
+    """Prints the captions for people."""
+    out.line(f"The model on {len(captions.captions)} {captions.title}:")
+    for caption in captions.captions:
+        out.line()
+        for line in _lines(caption):
+            out.line(line)
+    out.line()
+
+
+def write(captions: Captions, folder: Path) -> None:
+    """Writes ``captions.json`` and, if there are any, ``captions.png``."""
+    content = {"held_out": captions.held_out, "captions": [caption._asdict() for caption in captions.captions]}
+    (folder / "captions.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if captions.captions:
+        _draw(captions).save(folder / "captions.png")
+
+
+def _lines(caption: Caption) -> list[str]:
+    return [
+        caption.image,
+        f"  asked:     {caption.question}",
+        f"  model:     {caption.answer}",
+        f"  reference: {caption.reference}",
+    ]
+
+
+def _draw(captions: Captions) -> Any:
+    """Returns a PIL picture: a row for each caption, the picture on the left and the words beside it."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    margin, top = 16, 48
+    text_x = 2 * margin + PICTURE_SIDE
+    font, bold = ImageFont.load_default(size=16), ImageFont.load_default(size=20)
+    texts = [_wrapped(caption) for caption in captions.captions]
+    pictures = [_thumbnail(Path(caption.image)) for caption in captions.captions]
+    heights = [
+        max(picture.height, 21 * (text.count("\n") + 1)) + margin for picture, text in zip(pictures, texts, strict=True)
+    ]
+    sheet = Image.new("RGB", (text_x + 8 * TEXT_WIDTH + margin, top + sum(heights)), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((margin, 12), f"The model on {captions.title}", fill="black", font=bold)
+    y = top
+    for picture, text, height in zip(pictures, texts, heights, strict=True):
+        sheet.paste(picture, (margin, y))
+        draw.multiline_text((text_x, y), text, fill="black", font=font, spacing=4)
+        y += height
+    return sheet
+
+
+def _wrapped(caption: Caption) -> str:
+    parts = {"asked": caption.question, "model": caption.answer, "reference": caption.reference}
+    return "\n\n".join(textwrap.fill(f"{name}: {text}", TEXT_WIDTH) for name, text in parts.items())
+
+
+def _thumbnail(path: Path) -> Any:
+    """Returns the picture fitted into a square: small ones enlarged pixel by pixel, large ones reduced smoothly."""
+    from PIL import Image, ImageOps
+
+    from cambrian_data.images import load_image
+
+    image = load_image(path)
+    method = Image.Resampling.NEAREST if max(image.size) < PICTURE_SIDE else Image.Resampling.LANCZOS
+    return ImageOps.contain(image, (PICTURE_SIDE, PICTURE_SIDE), method)

@@ -1,0 +1,133 @@
+"""From the data sources of a recipe to the conversations that training takes.
+
+A source is a file of records with its folder of images, or rendered scenes. Scenes are made on first use and kept in
+the user's cache under everything that determines their bytes. Every image is opened before training begins: a missing
+or broken one is an error with the record's file and line, and is never replaced.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cambrian_cli.errors import CommandError
+from cambrian_cli.output import progress
+
+if TYPE_CHECKING:
+    from cambrian_data.records import Record
+    from cambrian_model.training.recipe import Recipe, ScenesSection, SourceSection
+
+Sample = dict[str, Any]
+
+
+def build(recipe: "Recipe", stages: Iterable[str] | None = None) -> dict[str, list[Sample]]:
+    """Reads or makes the sources that the named stages (all by default) train on.
+
+    Raises:
+        CommandError: A source without a file, or with an image that is missing, broken or outside its folder.
+        DataError: A record that cannot be read.
+    """
+    chosen = [recipe.stages[name] for name in (stages or recipe.stages) if name in recipe.stages]
+    return {name: read(name, recipe.data[name]) for name in dict.fromkeys(stage.data for stage in chosen)}
+
+
+def read(name: str, source: "SourceSection") -> list[Sample]:
+    """Returns the conversations of one source, image paths absolute."""
+    if source.scenes is not None:
+        return read_scenes(source.scenes)
+    if source.records is None:
+        raise CommandError(
+            f"the recipe leaves data.{name} to you: --set data.{name}.records=FILE, "
+            f"and --set data.{name}.images=FOLDER if its image paths do not begin beside that file."
+        )
+    records = Path(source.records)
+    return read_records(records, Path(source.images) if source.images else records.parent)
+
+
+def read_records(path: Path, images: Path) -> list[Sample]:
+    """Returns the conversations of a records file after opening every image that they name."""
+    from cambrian_data import formats
+
+    samples = []
+    paths: dict[str, str] = {}
+    with progress(f"checking {path.name}") as advance:
+        records = list(formats.read_records(path))
+        for number, record in enumerate(records, start=1):
+            samples.append(_with_images(record, images, paths))
+            advance(number, len(records), images=len(paths))
+    if not samples:
+        raise CommandError(f"{path}: holds no records; training needs at least one.")
+    return samples
+
+
+def read_scenes(scenes: "ScenesSection") -> list[Sample]:
+    """Returns the captions of rendered scenes, which are made if they are not there yet."""
+    from cambrian_data import formats
+
+    folder = cached_scenes(scenes.count, scenes.seed, scenes.side)
+    return [
+        record.to_dict() | {"images": [str(folder / str(image)) for image in record.images]}
+        for record in formats.read_records(folder / "captions.jsonl")
+    ]
+
+
+def cached_scenes(count: int, seed: int, side: int) -> Path:
+    """Returns the folder of a set of scenes in the user's cache; processes that want the same set make it once."""
+    from cambrian_data.scenes import FORMAT_VERSION, write_scenes
+
+    folder = cache_folder() / "scenes" / f"v{FORMAT_VERSION}-count{count}-seed{seed}-side{side}"
+    with _locked(folder.with_suffix(".lock")), progress("rendering scenes") as advance:
+        write_scenes(folder, count=count, seed=seed, side=side, processes=_processes(count), progress=advance)
+    return folder
+
+
+def held_out_seed(recipe: "Recipe") -> int:
+    """Returns a seed of scenes that no source of the recipe uses; two seeds give unrelated scenes."""
+    return 1 + max((source.scenes.seed for source in recipe.data.values() if source.scenes), default=0)
+
+
+def cache_folder() -> Path:
+    """Returns the folder for what can be made again: ``$XDG_CACHE_HOME/cambrian`` or ``~/.cache/cambrian``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cambrian"
+
+
+def question_and_reference(sample: Mapping[str, Any]) -> tuple[str, str]:
+    """Returns what the user asks first in a conversation, and what is replied."""
+    texts = {"user": "", "assistant": ""}
+    for message in reversed(sample["messages"]):  # so that the first turn of each role is what stays
+        texts[message["role"]] = " ".join(part["text"] for part in message["content"] if part["type"] == "text")
+    return texts["user"].strip(), texts["assistant"].strip()
+
+
+def _with_images(record: "Record", folder: Path, paths: dict[str, str]) -> Sample:
+    """Returns the record as training takes it; `paths` remembers the images that have been opened."""
+    from cambrian_data import images
+    from cambrian_data.errors import ImageError
+
+    for image in record.images:
+        if isinstance(image, bytes) or image in paths:
+            continue
+        try:
+            path = images.locate(folder, image)
+            images.verify(path)
+        except ImageError as error:
+            raise CommandError(f"{record.location}: {error}") from error
+        paths[image] = str(path.resolve())
+    return record.to_dict() | {"images": [paths[image] if isinstance(image, str) else image for image in record.images]}
+
+
+def _processes(count: int) -> int:
+    """Returns how many processes render: starting one takes as long as some 50 scenes."""
+    return max(1, min(os.cpu_count() or 1, count // 200))
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds a lock that ends with the process, so that a killed run leaves nothing to clean up."""
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,120 @@
+"""The app, and the one place where an error becomes an exit status.
+
+Nothing heavy is imported here or at the top of a command module: `cambrian --help` stays as quick as typer itself.
+"""
+
+import errno
+import re
+import sys
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+from cambrian_cli.commands import ask, data, recipes, train
+
+EXIT_STATUSES = (
+    "Exit status: 0 done, 1 a defect of this program (with its traceback), 2 an input or a machine that does not "
+    "allow the work (with what to do about it), 130 interrupted."
+)
+
+# The base class of each package's errors. Looked up among the modules already loaded, never imported: an error that was
+# raised has its module loaded.
+ERROR_BASES = (
+    ("cambrian_cli.errors", "CommandError"),
+    ("cambrian_data.errors", "DataError"),
+    ("cambrian_eval.errors", "EvalError"),
+    ("cambrian_model.errors", "CambrianModelError"),
+)
+
+# What the machine refuses, and what the user can do. Any other OSError is a defect of ours and keeps its traceback.
+MACHINE_REFUSALS = {
+    errno.ENOSPC: "free some space or choose another folder, then repeat the command (a training run: with --resume)",
+    errno.EDQUOT: "free some space or choose another folder, then repeat the command (a training run: with --resume)",
+    errno.EFBIG: "the limit on file sizes (ulimit -f) is too low; raise it or choose another folder",
+    errno.EACCES: "choose a folder that you may write to, or change its permissions",
+    errno.EPERM: "choose a folder that you may write to, or change its permissions",
+    errno.EROFS: "choose a folder that you may write to",
+    errno.ENOTDIR: "a part of this path is a file; choose another folder",
+}
+
+app = typer.Typer(
+    name="cambrian",
+    help="Train, ask and inspect vision-centric multimodal language models.",
+    epilog=EXIT_STATUSES,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(epilog=EXIT_STATUSES)(train.train)
+app.command(epilog=EXIT_STATUSES)(train.pretrain)
+app.command(epilog=EXIT_STATUSES)(train.finetune)
+app.command(epilog=EXIT_STATUSES)(ask.ask)
+app.add_typer(recipes.app)
+app.add_typer(data.app)
+
+
+def _print_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    from importlib.metadata import version
+
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("cambrian-model", "cambrian-data", "cambrian-eval"))
+    typer.echo(f"cambrian {version('cambrian-cli')} ({libraries})")
+    raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the versions and stop.")
+    ] = False,
+) -> None:
+    """Train, ask and inspect vision-centric multimodal language models."""
+
+
+def run(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs one command and ends the process with its exit status.
+
+    Args:
+        arguments: What follows ``cambrian`` on the command line; taken from `sys.argv` if None.
+    """
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="cambrian")
+    except SystemExit as stop:
+        if stop.code == 130:
+            print("interrupted", file=sys.stderr)  # noqa: T201
+        raise
+    except Exception as error:
+        message = explain(error)
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+    sys.exit(0)
+
+
+def explain(error: BaseException) -> str | None:
+    """Returns what to tell the user in one paragraph, or None if the error is a defect of ours."""
+    if _is_ours(error):
+        return " ".join(str(error).split())
+    number = _machine_errno(error)
+    if number in MACHINE_REFUSALS:
+        return f"{' '.join(str(error).split())}; {MACHINE_REFUSALS[number]}."
+    return None
+
+
+def _is_ours(error: BaseException) -> bool:
+    bases = (getattr(sys.modules.get(module), name, None) for module, name in ERROR_BASES)
+    return any(base is not None and isinstance(error, base) for base in bases)
+
+
+def _machine_errno(error: BaseException) -> int | None:
+    """Returns the operating system's number of an error, also of one that safetensors wrote down as text."""
+    if isinstance(error, OSError):
+        return error.errno
+    if type(error).__name__ == "SafetensorError" and (found := re.search(r"\(os error (\d+)\)", str(error))):
+        return int(found.group(1))
+    return None
