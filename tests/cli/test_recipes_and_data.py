@@ -22,7 +22,9 @@ def test_a_shown_recipe_is_resolved_and_can_be_trained_as_it_is(cambrian, tmp_pa
 
 
 def test_scenes_are_written_and_described(cambrian, tmp_path):
-    outcome = cambrian("data", "scenes", "--output", tmp_path / "scenes", "--count", 3, "--seed", 5, "--side", 32, "--json")
+    outcome = cambrian(
+        "data", "scenes", "--output", tmp_path / "scenes", "--count", 3, "--seed", 5, "--side", 32, "--json"
+    )
     assert outcome.status == 0
     result = json.loads(outcome.stdout)
     assert (result["count"], result["seed"], result["side"]) == (3, 5, 32)

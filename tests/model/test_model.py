@@ -85,9 +85,15 @@ def test_beams_and_several_returned_sequences_see_the_right_pictures():
 
 @torch.no_grad()
 def test_generate_encodes_pictures_once(monkeypatch):
-    model, calls = tiny_model(), []
+    model = tiny_model()
+    calls: list[int] = []
     encode = model.encode_images
-    monkeypatch.setattr(model, "encode_images", lambda pixels: calls.append(len(pixels)) or encode(pixels))
+
+    def counted(pixels):
+        calls.append(len(pixels))
+        return encode(pixels)
+
+    monkeypatch.setattr(model, "encode_images", counted)
     model.generate(**tiny_sample(6, [WIDE]), max_new_tokens=4, min_new_tokens=4, do_sample=False)
     assert len(calls) == 1
 
@@ -141,8 +147,9 @@ def test_frozen_encoders_stay_in_evaluation_mode():
     model = tiny_model()
     model.vision_encoders[0].requires_grad_(False)
     model.train()
-    assert not model.vision_encoders[0].body.training
-    assert model.vision_encoders[1].body.training
+    frozen, trained = model.encoders
+    assert not any(module.training for module in frozen.modules())
+    assert all(module.training for module in trained.modules())
     assert model.language_model.training
 
 

@@ -3,11 +3,14 @@
 The encoders are precomputed features, as in the recorded runs. Tolerances came with the recorded numbers.
 """
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 from transformers import AutoConfig
 
+from cambrian_model import CambrianConfig
 from cambrian_model.checkpoints.released import KeyNames, config_from_released, translate_state_dict
 from cambrian_model.image_tokens import num_image_tokens
 from cambrian_model.model import CambrianForConditionalGeneration
@@ -34,7 +37,7 @@ TEXT_KEYS = [
 ]  # fmt: skip
 
 
-def sample(fixture: Fixture, config, row: int) -> dict[str, object]:
+def sample(fixture: Fixture, config: CambrianConfig, row: int) -> dict[str, Any]:
     """One recorded sample with its image placeholder expanded, as our processor would."""
     sizes = fixture.inputs["image_sizes"].flip(-1)  # recorded as (width, height)
     ids: list[int] = []

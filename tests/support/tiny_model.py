@@ -6,11 +6,12 @@ Different sizes for different dimensions, so that a swapped axis fails.
 from typing import Any
 
 import torch
+from torch import Tensor
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
 from cambrian_model.config import CambrianConfig, VisionEncoderConfig
 from cambrian_model.image_tokens import num_image_tokens
 from cambrian_model.model import CambrianForConditionalGeneration
-from torch import Tensor
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 VOCABULARY = 97
 IMAGE_TOKEN_ID = VOCABULARY + 2  # outside the vocabulary, on purpose
