@@ -1,0 +1,18 @@
+"""Training: one typed recipe, its stages one after another, each a short linear loop that resumes exactly.
+
+`load_recipe` reads what is to be done, `train` does it. Needs the extra `cambrian-model[train]`.
+"""
+
+from cambrian_model.training.recipe import Recipe, list_recipes, load_recipe
+from cambrian_model.training.run import Dataset, Progress, StageSummary, TrainResult, train
+
+__all__ = [
+    "Dataset",
+    "Progress",
+    "Recipe",
+    "StageSummary",
+    "TrainResult",
+    "list_recipes",
+    "load_recipe",
+    "train",
+]

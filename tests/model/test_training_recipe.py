@@ -1,0 +1,187 @@
+import pytest
+import yaml
+from transformers import AutoTokenizer
+
+from cambrian_model.errors import RecipeError
+from cambrian_model.recipes import tiny_tokenizer
+from cambrian_model.training.recipe import Recipe, list_recipes, load_recipe
+
+
+def test_every_recipe_of_the_package_loads_and_has_a_summary():
+    recipes = dict(list_recipes())
+
+    assert {"tiny", "photographs"} <= set(recipes)
+    assert all(recipes.values())
+    assert all(load_recipe(name).name == name for name in recipes)
+
+
+def test_a_resolved_recipe_reads_back_as_itself(tmp_path):
+    recipe = load_recipe("tiny", ["stages.align.optim.part_lr.connector=1e-3", "seed=3"])
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe.to_yaml())
+
+    assert load_recipe(path) == recipe
+
+
+def test_overrides_reach_every_kind_of_value():
+    recipe = load_recipe(
+        "tiny",
+        [
+            "stages.align.optim.lr=2e-5",
+            "stages.finetune.max_steps=7",
+            "model.vision_encoders.1.grid_side=16",
+            "model.language_model.config.num_hidden_layers=2",
+            "stages.finetune.train=[connector]",
+            "checkpoint.keep=5",
+            "stages.finetune.optim.clip_norm=null",
+        ],
+    )
+
+    assert recipe.stages["align"].optim.lr == 2e-5
+    assert recipe.stages["finetune"].max_steps == 7
+    assert recipe.model.vision_encoders[1].grid_side == 16
+    assert recipe.model.spec()["language_model"]["config"]["num_hidden_layers"] == 2
+    assert recipe.stages["finetune"].train == ("connector",)
+    assert recipe.checkpoint.keep == 5
+    assert recipe.stages["finetune"].optim.clip_norm is None
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stages.align.optim.lrr=1", r'unknown key "stages.align.optim.lrr"; did you mean "lr"'),
+        ("stages.algin.max_steps=1", r'unknown key "stages.algin"; did you mean "align"'),
+        ("chekpoint.every=1", r'unknown key "chekpoint"; did you mean "checkpoint"'),
+        ("model.conector.width=8", r'unknown key "model.conector"; did you mean "connector"'),
+        ("model.connector.in_llm.strid=1", r'"model.connector.in_llm.strid"; did you mean "stride"'),
+        ("model.vision_encoders.0.grid=8", r'"model.vision_encoders.0.grid"; did you mean "grid_side"'),
+        ("model.vision_encoders.2.grid_side=8", r"is a list; name an item by its number, 0 to 1"),
+        ("data.scenes.scenes.cont=8", r'"data.scenes.scenes.cont"; did you mean "count"'),
+        ("stages.align.optim.lr=-0.001", r"stages.align.optim.lr is -0.001: input should be greater than 0"),
+        ("stages.align.batch.rows=0", r"stages.align.batch.rows is 0: input should be greater than or equal to 1"),
+        ("stages.align.optim.lr=fast", r"stages.align.optim.lr is 'fast': input should be a valid number"),
+        ("stages.align.max_steps=null", r"stages.align has no end; set max_steps or epochs"),
+        ("stages.align.train=[conector]", r"stages.align.train.0 is 'conector': input should be .*'connector'"),
+        ("stages.align.train=[connector, connector]", r"stages.align train names a part twice"),
+        ("stages.align.data=scene", r'stages.align.data is "scene"; did you mean "scenes"'),
+        ("data.scenes.records=x.jsonl", r"data.scenes both records and scenes are given"),
+        ("precision=fp8", r"precision is 'fp8': input should be 'fp32' or 'bf16'"),
+        ("seed.more=1", r"seed.more: seed is 0 and has no keys"),
+        ("max_steps", r"is not KEY=VALUE"),
+        ("seed=[1", r'override "seed=\[1":1'),
+    ],
+)
+def test_a_bad_override_names_key_and_value(override, message):
+    with pytest.raises(RecipeError, match=message):
+        load_recipe("tiny", [override])
+
+
+def test_a_learning_rate_for_a_frozen_part_is_refused():
+    with pytest.raises(RecipeError, match=r"part_lr names vision_encoders, which this stage does not train"):
+        load_recipe("photographs", ["stages.align.optim.part_lr.vision_encoders=1e-3"])
+
+
+def test_an_unknown_recipe_suggests_the_nearest():
+    with pytest.raises(RecipeError, match=r'unknown recipe "tinny"; did you mean "tiny"'):
+        load_recipe("tinny")
+    with pytest.raises(RecipeError, match=r"no such recipe file; give a file or a name: .*tiny"):
+        load_recipe("missing/recipe.yaml")
+
+
+def test_what_a_recipe_leaves_to_its_user_is_listed_until_it_is_set(tmp_path):
+    assert load_recipe("photographs").unset() == ["data.train.records", "model.language_model.path"]
+    given = [f"data.train.records={tmp_path}", f"model.language_model.path={tmp_path}"]
+    assert load_recipe("photographs", given).unset() == []
+
+
+def write_recipe(path, **values):
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_a_child_changes_what_it_names_and_keeps_the_rest(tmp_path):
+    path = write_recipe(
+        tmp_path / "child.yaml",
+        extends="tiny",
+        name="child",
+        stages={"align": {"max_steps": 3}, "extra": {**load_stage("tiny", "finetune"), "max_steps": 1}},
+    )
+    recipe, parent = load_recipe(path), load_recipe("tiny")
+
+    assert list(recipe.stages) == ["align", "finetune", "extra"]
+    assert recipe.stages["align"].max_steps == 3
+    assert recipe.stages["align"].optim == parent.stages["align"].optim
+    assert recipe.model == parent.model
+
+
+def load_stage(recipe, stage):
+    return load_recipe(recipe).model_dump(mode="json")["stages"][stage]
+
+
+def test_recipes_that_extend_each_other_are_refused(tmp_path):
+    first = write_recipe(tmp_path / "first.yaml", extends="./second.yaml", name="first")
+    write_recipe(tmp_path / "second.yaml", extends="./first.yaml", name="second")
+
+    with pytest.raises(RecipeError, match=r"circle: first -> second -> first"):
+        load_recipe(first)
+
+
+def test_paths_are_meant_from_the_file_that_names_them_and_overrides_from_the_working_directory(tmp_path, monkeypatch):
+    for folder in ("recipes", "recipes/lm", "here/pictures"):
+        (tmp_path / folder).mkdir(parents=True)
+    path = write_recipe(
+        tmp_path / "recipes/mine.yaml",
+        extends="photographs",
+        name="mine",
+        data={"train": {"records": "records.jsonl"}},
+        model={"language_model": {"path": "lm"}, "tokenizer": "owner/on-the-hub"},
+    )
+    monkeypatch.chdir(tmp_path / "here")
+    recipe = load_recipe(path, ["data.train.images=pictures"])
+
+    assert recipe.data["train"].records == str(tmp_path / "recipes/records.jsonl")
+    assert recipe.data["train"].images == str(tmp_path / "here/pictures")
+    assert recipe.model.language_model.path == str(tmp_path / "recipes/lm")
+    assert recipe.model.tokenizer == "owner/on-the-hub"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: a\nname: b\n", r'mine.yaml:2: key "name" stands twice'),
+        ("name: [a\n", r"mine.yaml:2: "),
+        ("- name\n", r"holds list, expected a mapping"),
+        ("name: a\n", r"mine.yaml: model is missing; data is missing; stages is missing"),
+    ],
+)
+def test_a_file_that_is_no_recipe_says_why(tmp_path, text, message):
+    (tmp_path / "mine.yaml").write_text(text)
+
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(tmp_path / "mine.yaml")
+
+
+def test_exponents_without_a_point_are_numbers(tmp_path):
+    path = write_recipe(tmp_path / "a.yaml", extends="tiny", name="a")
+    path.write_text(path.read_text() + "model: {language_model: {config: {rms_norm_eps: 1e-6}}}\n")
+
+    assert load_recipe(path).model.spec()["language_model"]["config"]["rms_norm_eps"] == 1e-6
+
+
+def test_recipes_are_immutable():
+    recipe: Recipe = load_recipe("tiny")
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.seed = 1
+
+
+def test_the_tiny_tokenizer_is_what_its_script_makes_and_spells_everything(tmp_path):
+    tiny_tokenizer.write_tokenizer(tmp_path)
+    committed = load_recipe("tiny").model.tokenizer
+    tokenizer = AutoTokenizer.from_pretrained(committed)
+    odd = "ein Häuschen, 東京, and \x00"
+
+    assert AutoTokenizer.from_pretrained(tmp_path).get_vocab() == tokenizer.get_vocab()
+    assert tokenizer.decode(tokenizer(odd)["input_ids"]) == odd
+    assert tokenizer.tokenize("There are two red pyramids on the lower left.") == [
+        *("There", "Ġare", "Ġtwo", "Ġred", "Ġpyramids", "Ġon", "Ġthe", "Ġlower", "Ġleft", ".")
+    ]
