@@ -17,13 +17,23 @@ from cambrian_model.errors import CambrianModelError
 def test_help_names_every_command_and_the_exit_statuses(cambrian):
     outcome = cambrian("--help")
     assert outcome.status == 0
-    for command in ("train", "pretrain", "finetune", "ask", "recipes", "data"):
+    for command in ("train", "pretrain", "finetune", "ask", "eval", "recipes", "data"):
         assert f"  {command} " in outcome.stdout
     assert "Exit status" in outcome.stdout
 
 
 @pytest.mark.parametrize(
-    "command", [["train"], ["pretrain"], ["finetune"], ["ask"], ["recipes", "show"], ["data", "scenes"]]
+    "command",
+    [
+        ["train"],
+        ["pretrain"],
+        ["finetune"],
+        ["ask"],
+        ["eval"],
+        ["recipes", "show"],
+        ["data", "scenes"],
+        ["data", "cvbench"],
+    ],
 )
 def test_every_command_explains_itself(cambrian, command):
     outcome = cambrian(*command, "--help")

@@ -1,7 +1,7 @@
 """Three pictures with what the model says of them: the first thing one wants to see after training.
 
-Scenes are held out: rendered with a seed that no source of the recipe uses. A recipe on one's own records trains on all
-of them, so its pictures were seen in training, and everything that shows them says so.
+Scenes, and questions about them, are held out: of a seed that no source of the recipe uses. A recipe on one's own
+records trains on all of them, so its pictures were seen in training, and everything that shows them says so.
 """
 
 import json
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cambrian_model.training.recipe import Recipe
 
 NUM_PICTURES = 3
+NUM_SCENES_TO_ASK_ABOUT = 40  # enough for a question of every task
 MAX_NEW_TOKENS = 96
 PICTURE_SIDE = 224
 TEXT_WIDTH = 70  # characters
@@ -68,6 +69,13 @@ def choose(
     if scenes is not None:
         other = scenes.model_copy(update={"count": NUM_PICTURES, "seed": datasets.held_out_seed(recipe)})
         return list(datasets.read_scenes(other)), True
+    questions = next((recipe.data[name].questions for name in sources if recipe.data[name].questions), None)
+    if questions is not None:
+        held_out = questions.cvbench.scenes.model_copy(
+            update={"count": NUM_SCENES_TO_ASK_ABOUT, "seed": datasets.held_out_seed(recipe)}
+        )
+        one_each = questions.cvbench.model_copy(update={"scenes": held_out, "count_per_task": 1})
+        return list(datasets.read_questions(one_each)[:NUM_PICTURES]), True
     by_image: dict[str, Mapping[str, Any]] = {}
     for sample in (sample for samples in sources.values() for sample in samples):
         if len(by_image) < NUM_PICTURES and len(sample["images"]) == 1 and isinstance(sample["images"][0], str):

@@ -1,22 +1,29 @@
 """From the data sources of a recipe to the conversations that training takes.
 
-A source is a file of records with its folder of images, or rendered scenes. Scenes are made on first use and kept in
-the user's cache under everything that determines their bytes. Every image is opened before training begins: a missing
-or broken one is an error with the record's file and line, and is never replaced.
+A source is a file of records with its folder of images, rendered scenes, or questions about them. Scenes and questions
+are made on first use and kept in the user's cache under everything that determines their bytes. Every image of a file
+is opened before training begins: a missing or broken one is an error with the record's file and line, and is never
+replaced.
 """
 
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cambrian_cli.errors import CommandError
-from cambrian_cli.output import progress
+from cambrian_cli.output import Advance, progress
 
 if TYPE_CHECKING:
     from cambrian_data.records import Record
-    from cambrian_model.training.recipe import Recipe, ScenesSection, SourceSection
+    from cambrian_model.training.recipe import (
+        Recipe,
+        SceneQuestionsSection,
+        ScenesSection,
+        SourceSection,
+        TrainingQuestionsSection,
+    )
 
 Sample = dict[str, Any]
 
@@ -36,6 +43,8 @@ def read(name: str, source: "SourceSection") -> list[Sample]:
     """Returns the conversations of one source, image paths absolute."""
     if source.scenes is not None:
         return read_scenes(source.scenes)
+    if source.questions is not None:
+        return read_questions(source.questions.cvbench)
     if source.records is None:
         raise CommandError(
             f"the recipe leaves data.{name} to you: --set data.{name}.records=FILE, "
@@ -63,13 +72,41 @@ def read_records(path: Path, images: Path) -> list[Sample]:
 
 def read_scenes(scenes: "ScenesSection") -> list[Sample]:
     """Returns the captions of rendered scenes, which are made if they are not there yet."""
-    from cambrian_data import formats
-
     folder = cached_scenes(scenes.count, scenes.seed, scenes.side)
-    return [
-        record.to_dict() | {"images": [str(folder / str(image)) for image in record.images]}
-        for record in formats.read_records(folder / "captions.jsonl")
-    ]
+    return _read_made(folder, "captions.jsonl")
+
+
+def read_questions(questions: "TrainingQuestionsSection") -> list[Sample]:
+    """Returns CV-Bench's questions about rendered scenes with their answers; both are made if they are not there."""
+    from cambrian_data.cvbench.scenes import RECORDS, write_scene_records
+
+    kind = f"{'reasoned' if questions.reasoning else 'letters'}-{'format' if questions.format_prompt else 'free'}"
+    with _made_once("questions", questions, kind) as made:
+        write_scene_records(
+            made.scenes,
+            made.folder,
+            count_per_task=questions.count_per_task,
+            seed=questions.seed,
+            format_prompt=questions.format_prompt,
+            reasoning=questions.reasoning,
+            progress=made.advance,
+        )
+    return _read_made(made.folder, RECORDS)
+
+
+def cached_benchmark(questions: "SceneQuestionsSection") -> Path:
+    """Returns the folder of a benchmark about rendered scenes, in the hub's layout of CV-Bench."""
+    from cambrian_data.cvbench import write_scene_benchmark
+
+    with _made_once("cvbench", questions) as made:
+        write_scene_benchmark(
+            made.scenes,
+            made.folder,
+            count_per_task=questions.count_per_task,
+            seed=questions.seed,
+            progress=made.advance,
+        )
+    return made.folder
 
 
 def cached_scenes(count: int, seed: int, side: int) -> Path:
@@ -84,7 +121,7 @@ def cached_scenes(count: int, seed: int, side: int) -> Path:
 
 def held_out_seed(recipe: "Recipe") -> int:
     """Returns a seed of scenes that no source of the recipe uses; two seeds give unrelated scenes."""
-    return 1 + max((source.scenes.seed for source in recipe.data.values() if source.scenes), default=0)
+    return 1 + max(recipe.training_seeds().values(), default=0)
 
 
 def cache_folder() -> Path:
@@ -98,6 +135,36 @@ def question_and_reference(sample: Mapping[str, Any]) -> tuple[str, str]:
     for message in reversed(sample["messages"]):  # so that the first turn of each role is what stays
         texts[message["role"]] = " ".join(part["text"] for part in message["content"] if part["type"] == "text")
     return texts["user"].strip(), texts["assistant"].strip()
+
+
+class _Made(NamedTuple):
+    """A folder of questions that is being made: the scenes they are about, and who is told of the progress."""
+
+    scenes: Path
+    folder: Path
+    advance: Advance
+
+
+@contextlib.contextmanager
+def _made_once(what: str, questions: "SceneQuestionsSection", kind: str = "") -> Iterator[_Made]:
+    """Gives the one folder in the cache for these questions, locked; its name holds what determines its bytes."""
+    from cambrian_data.cvbench.scenes import FORMAT_VERSION
+
+    scenes = cached_scenes(questions.scenes.count, questions.scenes.seed, questions.scenes.side)
+    parts = [f"v{FORMAT_VERSION}", f"per-task-{questions.count_per_task or 'all'}", f"seed{questions.seed}", kind]
+    folder = cache_folder() / what / scenes.name / "-".join(filter(None, parts))
+    with _locked(folder.with_suffix(".lock")), progress("writing questions") as advance:
+        yield _Made(scenes, folder, advance)
+
+
+def _read_made(folder: Path, file: str) -> list[Sample]:
+    """Returns the conversations of a folder that was made here, so that its images need no check."""
+    from cambrian_data import formats
+
+    return [
+        record.to_dict() | {"images": [str(folder / str(image)) for image in record.images]}
+        for record in formats.read_records(folder / file)
+    ]
 
 
 def _with_images(record: "Record", folder: Path, paths: dict[str, str]) -> Sample:

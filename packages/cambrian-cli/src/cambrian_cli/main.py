@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from cambrian_cli.commands import ask, data, recipes, train
+from cambrian_cli.commands.eval import evaluate
 
 EXIT_STATUSES = (
     "Exit status: 0 done, 1 a defect of this program (with its traceback), 2 an input or a machine that does not "
@@ -40,7 +41,7 @@ MACHINE_REFUSALS = {
 
 app = typer.Typer(
     name="cambrian",
-    help="Train, ask and inspect vision-centric multimodal language models.",
+    help="Train, ask and evaluate vision-centric multimodal language models.",
     epilog=EXIT_STATUSES,
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -52,6 +53,7 @@ app.command(epilog=EXIT_STATUSES)(train.train)
 app.command(epilog=EXIT_STATUSES)(train.pretrain)
 app.command(epilog=EXIT_STATUSES)(train.finetune)
 app.command(epilog=EXIT_STATUSES)(ask.ask)
+app.command("eval", epilog=EXIT_STATUSES)(evaluate)
 app.add_typer(recipes.app)
 app.add_typer(data.app)
 
@@ -72,7 +74,7 @@ def options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the versions and stop.")
     ] = False,
 ) -> None:
-    """Train, ask and inspect vision-centric multimodal language models."""
+    """Train, ask and evaluate vision-centric multimodal language models."""
 
 
 def run(arguments: Sequence[str] | None = None) -> NoReturn:

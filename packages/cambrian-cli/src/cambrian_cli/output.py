@@ -16,6 +16,7 @@ from typing import Any, Protocol, TextIO
 import typer
 
 QUIET_SECONDS = 2.0  # shorter work is not worth a line
+FILE_COLUMNS = 200  # a table in a file or a pipe need not break its lines
 PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
 
 
@@ -51,7 +52,10 @@ class Report:
         table = Table(*columns, title=title, title_justify="left")
         for row in rows:
             table.add_row(*row)
-        Console(file=self._people, markup=False).print(table)
+        console = Console(file=self._people, markup=False)
+        if not console.is_terminal:
+            console.width = FILE_COLUMNS  # rich takes 80 where nobody says
+        console.print(table)
 
     def result(self, fields: dict[str, Any]) -> None:
         """Prints the result for machines, as the last line on stdout, if it was asked for."""

@@ -32,6 +32,7 @@ def identify(
     mode: Mode,
     limit: int | None,
     seed: int,
+    max_new_tokens: int | None,
     questions: Sequence[Question],
     prompts: Sequence[Prompt],
 ) -> dict[str, Any]:
@@ -46,6 +47,7 @@ def identify(
         "mode": mode,
         "limit": limit,
         "seed": seed,
+        "max_new_tokens": max_new_tokens,
     }
 
 

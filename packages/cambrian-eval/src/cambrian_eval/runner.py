@@ -6,6 +6,7 @@ call is the one an uninterrupted run makes, and the files at the end are the sam
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, NamedTuple
 
 from cambrian_eval import hub
@@ -41,6 +42,7 @@ def evaluate(
     seed: int = 0,
     mode: Mode = "normal",
     batch_size: int = 16,
+    max_new_tokens: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Result:
     """Evaluate a model on a task, or go on with a run that was interrupted.
@@ -58,6 +60,7 @@ def evaluate(
         seed: Decides which questions a limit keeps and which pictures are exchanged.
         mode: `normal`, `blind` (no pictures) or `shuffled` (those of another question of the same part).
         batch_size: Prompts handed to the model at once.
+        max_new_tokens: Cap on the task's own budget for a reply; for small models, which may never stop by themselves.
         progress: Called with the number of questions answered and the number of all, at the start and after each batch.
 
     Raises:
@@ -66,16 +69,24 @@ def evaluate(
     task = TASKS.get(task) if isinstance(task, str) else task
     if batch_size < 1:
         raise ModelError(f"found batch size {batch_size}, expected at least 1.")
+    if max_new_tokens is not None and max_new_tokens < 1:
+        raise ModelError(f"found a cap of {max_new_tokens} new tokens, expected at least 1.")
     folder = hub.locate(task.hub, data, revision)
     questions = task.questions(folder.path)
-    jobs = [_Job(question, task.prompt(question)) for question in select(questions, mode, limit, seed)]
-    identity = identify(task, model, mode, limit, seed, questions, [job.prompt for job in jobs])
+    jobs = [_job(task, question, max_new_tokens) for question in select(questions, mode, limit, seed)]
+    identity = identify(task, model, mode, limit, seed, max_new_tokens, questions, [job.prompt for job in jobs])
     log = SampleLog(output, identity)
     failures = _ask(task, model, jobs, log, batch_size, progress or _silent)
     scored = [_score(task, job, log.answers[job.question.id]) for job in jobs if job.question.id in log.answers]
     _check_coverage(jobs, scored, failures)
     log.finish(scored)
     return write_result(task, model.name, mode, identity, folder.commit, scored, failures, output)
+
+
+def _job(task: Task, question: Question, max_new_tokens: int | None) -> _Job:
+    prompt = task.prompt(question)
+    budget = prompt.max_new_tokens if max_new_tokens is None else min(prompt.max_new_tokens, max_new_tokens)
+    return _Job(question, dataclasses.replace(prompt, max_new_tokens=budget))
 
 
 def _ask(

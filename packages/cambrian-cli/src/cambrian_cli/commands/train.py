@@ -11,6 +11,7 @@ from cambrian_cli.output import is_first_process, progress_of_parts, report, sil
 
 if TYPE_CHECKING:
     from cambrian_cli.captions import Captions
+    from cambrian_eval import Result
     from cambrian_model.training import TrainResult
 
 DEFAULT_RECIPE = "tiny"
@@ -45,7 +46,7 @@ def train(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a recipe through all of its stages, then caption three pictures with it."""
+    """Train a recipe through all of its stages, then caption three pictures and evaluate as the recipe says."""
     _train(recipe, output, resume, overrides, as_json)
 
 
@@ -81,7 +82,7 @@ def _train(
     stages: Sequence[str] | None = None,
     start_from: Path | None = None,
 ) -> None:
-    from cambrian_cli import captions, datasets, runs
+    from cambrian_cli import captions, datasets, evaluation, page, runs
 
     runs.check_options(output, resume)
     from cambrian_model import training
@@ -105,15 +106,24 @@ def _train(
             return
         shown = captions.make(recipe, sources, result.checkpoint, result.run_dir)
         captions.show(out, shown)
+        results: list[Result] = []
+        if list(recipe.stages)[-1] in result.stages:
+            with progress_of_parts() as advance:
+                results = evaluation.after_training(recipe, result.run_dir, advance)
         for stage, reasons in result.dropped.items():
             for reason, count in reasons.items():
                 out.line(f"stage {stage} left out {count} samples: {reason} (named in run.json)")
+        if results:
+            out.table(*evaluation.compare(results))
+            out.line(f"report:     {page.write(result.run_dir, results)}")
         out.line(f"run:        {result.run_dir}")
         out.line(f"checkpoint: {result.checkpoint}")
-        out.result(_summary(result, shown))
+        out.result(_summary(result, shown, results))
 
 
-def _summary(result: "TrainResult", shown: "Captions") -> dict[str, Any]:
+def _summary(result: "TrainResult", shown: "Captions", results: "Sequence[Result]") -> dict[str, Any]:
+    from cambrian_cli.evaluation import summarise
+
     return {
         "run_dir": result.run_dir,
         "seconds": result.seconds,
@@ -122,4 +132,6 @@ def _summary(result: "TrainResult", shown: "Captions") -> dict[str, Any]:
         "dropped": result.dropped,
         "captions": [caption._asdict() for caption in shown.captions],
         "captions_held_out": shown.held_out,
+        "evaluation": summarise(results),
+        "n_failed": sum(result.num_failed for result in results),
     }

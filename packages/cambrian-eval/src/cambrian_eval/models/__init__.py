@@ -1,4 +1,4 @@
-"""Models by name: `random`, `random:SEED`, `constant:LETTER`, `canned:FILE`; what follows the colon is the model's."""
+"""Models by name: `cambrian:PATH`, `random:SEED`, `constant:LETTER`, `canned:FILE`; what follows is theirs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 MODELS = Registry(
     "model",
     {
+        "cambrian": "cambrian_eval.models.cambrian:load",
         "canned": "cambrian_eval.models.canned:load",
         "constant": "cambrian_eval.models.baselines:load_constant",
         "random": "cambrian_eval.models.baselines:load_random",

@@ -51,8 +51,10 @@ def notes(result: Result) -> list[str]:
     if "formula" in summary:
         kind = "the published score" if summary.get("published") else "means over the sources present"
         found.append(f"score = {summary['formula']} ({kind})")
-    limit = result.provenance.get("run", {}).get("limit")
-    if limit is not None:
+    run = result.provenance.get("run", {})
+    if run.get("max_new_tokens") is not None:
+        found.append(f"replies end after {run['max_new_tokens']} tokens at the latest")
+    if run.get("limit") is not None:
         found.append(f"limited to {result.num_answered} questions: compare it only with the same limit and seed")
     if result.num_failed:
         found.append(f"incomplete: {result.num_failed} questions were not answered and are not in any number")

@@ -81,10 +81,11 @@ _LABELS = re.compile(
 )
 _SOLE_SYMBOLS = re.compile(r"[?+=%@^~\\≠¬-]")
 _TOKEN = re.compile(r"[^\W_]+")
+MOST_REPEATS = 3  # a letter alone may be said so often; more is a model that cannot stop
 
 
 def _bare_letter(reply: _Reply) -> str | None:
-    """Nothing but one letter, however bracketed, labelled or repeated."""
+    """Nothing but one letter, however bracketed or labelled; said twice or thrice, but not over and over."""
     if len(reply.text) > REACH or _SOLE_SYMBOLS.search(reply.text):
         return None
     letters = _TOKEN.findall(_LABELS.sub(" ", reply.text))
@@ -92,6 +93,8 @@ def _bare_letter(reply: _Reply) -> str | None:
         return None
     if len({letter.upper() for letter in letters}) > 1:
         raise AbstainError("two letters")
+    if len(letters) > MOST_REPEATS:
+        raise AbstainError("one letter over and over")
     return letters[0].upper()
 
 

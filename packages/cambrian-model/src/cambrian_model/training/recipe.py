@@ -116,19 +116,56 @@ class ScenesSection(Section):
     side: Count = 64
 
 
+class SceneQuestionsSection(Section):
+    """Questions of a benchmark's kinds about scenes, likewise made by whoever starts the run.
+
+    Attributes:
+        scenes: What they are about.
+        count_per_task: Questions of each task; None for as many as can be balanced.
+        seed: Decides which questions are asked, and how.
+    """
+
+    scenes: ScenesSection
+    count_per_task: Count | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class TrainingQuestionsSection(SceneQuestionsSection):
+    """Questions with their answers.
+
+    Attributes:
+        format_prompt: Whether questions end as the evaluation's do, asking for a letter.
+        reasoning: Whether answers say where the things are before they name the letter.
+    """
+
+    format_prompt: bool = True
+    reasoning: bool = False
+
+
+class QuestionsSection(Section):
+    """The benchmark whose kinds of questions are asked."""
+
+    cvbench: TrainingQuestionsSection
+
+
 class SourceSection(Section):
-    """One source of training data: records in a file with their image folder, or scenes."""
+    """One source of training data: records in a file with their image folder, scenes, or questions about scenes."""
 
     records: str | None = None
     images: str | None = None
     scenes: ScenesSection | None = None
+    questions: QuestionsSection | None = None
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
-        _at_most_one(self, "records", "scenes")
-        if self.scenes is None and "records" not in self.model_fields_set:
-            raise ValueError("give records (and images), or scenes")
+        _at_most_one(self, "records", "scenes", "questions")
+        if _nothing(self, "scenes", "questions") and "records" not in self.model_fields_set:
+            raise ValueError("give records (and images), scenes, or questions")
         return self
+
+    def made_from(self) -> ScenesSection | None:
+        """Returns the scenes that the source is made from, if it is."""
+        return self.questions.cvbench.scenes if self.questions else self.scenes
 
 
 class OptimSection(Section):
@@ -207,6 +244,31 @@ class CheckpointSection(Section):
     keep: Count = 2
 
 
+class CVBenchEvaluationSection(SceneQuestionsSection):
+    """Questions that the trained model is asked.
+
+    Attributes:
+        modes: With their pictures, without any, and with those of other questions.
+        batch_size: Questions asked at once.
+        max_new_tokens: Cap on a reply's length; None for the benchmark's own.
+    """
+
+    count_per_task: Count | None = 200
+    modes: Annotated[tuple[Literal["normal", "blind", "shuffled"], ...], Field(min_length=1)] = (
+        "normal",
+        "blind",
+        "shuffled",
+    )
+    batch_size: Count = 16
+    max_new_tokens: Count | None = None
+
+
+class EvaluationSection(Section):
+    """What whoever starts the run evaluates the trained model on; training itself reads none of it."""
+
+    cvbench: CVBenchEvaluationSection
+
+
 class Recipe(Section):
     """A whole run. `stages` run in the order in which they are written, each on the result of the one before.
 
@@ -217,6 +279,7 @@ class Recipe(Section):
         model: See `ModelSection`.
         data: Named sources.
         stages: Named stages.
+        evaluation: What the trained model is evaluated on, see `EvaluationSection`; None evaluates nothing.
         checkpoint: See `CheckpointSection`.
         precision: "bf16" computes in bfloat16 and keeps weights and optimizer in float32.
         device: "auto" takes an accelerator if there is one.
@@ -230,6 +293,7 @@ class Recipe(Section):
     model: ModelSection
     data: Annotated[dict[str, SourceSection], Field(min_length=1)]
     stages: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], StageSection], Field(min_length=1)]
+    evaluation: EvaluationSection | None = None
     checkpoint: CheckpointSection = CheckpointSection()
     precision: Literal["fp32", "bf16"] = "fp32"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -243,6 +307,23 @@ class Recipe(Section):
                 raise ValueError(f'stages.{name}.data is "{stage.data}"{did_you_mean(stage.data, self.data)}')
         return self
 
+    @model_validator(mode="after")
+    def _evaluation_is_held_out(self) -> Self:
+        if self.evaluation is None:
+            return self
+        seed = self.evaluation.cvbench.scenes.seed
+        if same := [name for name, used in self.training_seeds().items() if used == seed]:
+            raise ValueError(
+                f"evaluation.cvbench.scenes.seed is {seed}, and so is that of data.{same[0]}: the model would be asked "
+                "about scenes it was trained on; choose another seed"
+            )
+        return self
+
+    def training_seeds(self) -> dict[str, int]:
+        """Returns the seed of the scenes that each source is made from; two seeds give unrelated scenes."""
+        made = {name: source.made_from() for name, source in self.data.items()}
+        return {name: scenes.seed for name, scenes in made.items() if scenes is not None}
+
     def to_yaml(self) -> str:
         """Returns the recipe as YAML that `load_recipe` reads back to the same recipe."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
@@ -250,7 +331,9 @@ class Recipe(Section):
     def unset(self) -> list[str]:
         """Returns the keys that the recipe leaves to its user and that have no value yet."""
         missing = [
-            f"data.{name}.records" for name, source in self.data.items() if _nothing(source, "records", "scenes")
+            f"data.{name}.records"
+            for name, source in self.data.items()
+            if _nothing(source, "records", "scenes", "questions")
         ]
         if _nothing(self.model.language_model, "path", "config"):
             missing.append("model.language_model.path")

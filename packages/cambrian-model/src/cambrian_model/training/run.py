@@ -39,7 +39,7 @@ from cambrian_model.training.metrics import (
 from cambrian_model.training.optim import build_optimizer
 from cambrian_model.training.provenance import describe_machine
 from cambrian_model.training.recipe import Recipe, StageSection, load_recipe
-from cambrian_model.training.stages import select_trainable
+from cambrian_model.training.stages import TrainableRow, select_trainable
 from cambrian_model.training.state import (
     UNFINISHED,
     Checkpoints,
@@ -231,6 +231,12 @@ class RunFolder:
         }
         write_json(self.path / "run.json", facts)
 
+    def describe_stage(self, name: str, table: Sequence[TrainableRow]) -> None:
+        """Notes in `run.json` what a stage trains: parameters and learning rate of every part, null where frozen."""
+        known = self._known()
+        known["parts"] = {**known.get("parts", {}), name: {row.part: row._asdict() for row in table}}
+        write_json(self.path / "run.json", known)
+
     def finish(self, seconds: float) -> None:
         """Publishes the last stage's model as the run's checkpoint, and marks the run finished.
 
@@ -279,6 +285,7 @@ def _train_stage(
     """Trains one stage from its newest checkpoint, or from its beginning, and exports the model."""
     recipe, stage = run.recipe, run.recipe.stages[name]
     trainable = select_trainable(model, stage)
+    run.describe_stage(name, trainable.table)
     model.to(accelerator.device)
     optimizer = build_optimizer(trainable.groups, stage.optim)
     num_steps = _num_steps(stage, schedule)
