@@ -34,7 +34,7 @@ REPLIES: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
     ("((B))", LEFT_RIGHT, "B"),
     ("B B", LEFT_RIGHT, "B"),
     ("a a a a a a a a", LEFT_RIGHT, None),
-    ("B B B B", LEFT_RIGHT, None),
+    ("B B B B B B", LEFT_RIGHT, None),
     ("**B**", LEFT_RIGHT, "B"),
     ("**(B)**", LEFT_RIGHT, "B"),
     ("*B*", LEFT_RIGHT, "B"),

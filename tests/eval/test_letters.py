@@ -39,6 +39,7 @@ def test_every_abstention_says_why():
         "abstain: letter not offered",
         "abstain: no answer found",
         "abstain: two letters",
+        "abstain: one letter over and over",
         "abstain: unfinished reasoning",
     }
 

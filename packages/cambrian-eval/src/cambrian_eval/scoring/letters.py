@@ -81,11 +81,11 @@ _LABELS = re.compile(
 )
 _SOLE_SYMBOLS = re.compile(r"[?+=%@^~\\≠¬-]")
 _TOKEN = re.compile(r"[^\W_]+")
-MOST_REPEATS = 3  # a letter alone may be said so often; more is a model that cannot stop
+MOST_REPEATS = 4  # a letter alone may be said so often; more is a model that cannot stop
 
 
 def _bare_letter(reply: _Reply) -> str | None:
-    """Nothing but one letter, however bracketed or labelled; said twice or thrice, but not over and over."""
+    """Nothing but one letter, however bracketed or labelled; said a few times, but not over and over."""
     if len(reply.text) > REACH or _SOLE_SYMBOLS.search(reply.text):
         return None
     letters = _TOKEN.findall(_LABELS.sub(" ", reply.text))
