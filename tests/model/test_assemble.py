@@ -116,3 +116,71 @@ def test_bad_parts_are_named(language_model, encoder, tmp_path):
         assemble({**good, "language_model": {"path": str(tmp_path / "nothing")}})
     with pytest.raises(ConfigError, match="no tokenizer"):
         assemble({**good, "language_model": {"config": {"model_type": "llama"}}})
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"hiden_size": 4}, 'unknown key "hiden_size"; did you mean "hidden_size"'),
+        ({"hidden_size": -4}, "hidden_size is -4; expected a whole number above 0"),
+        ({"num_attention_heads": 5, "hidden_size": 48}, "language model config"),
+        ({"vocab_size": 10}, r"token ids up to 258, but the language model's vocab_size is 10"),
+    ],
+)
+def test_a_language_model_that_cannot_be_built_is_named(language_model, encoder, config, message):
+    small = {"model_type": "llama", "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, **config}
+    bad = {**spec(language_model, encoder), "language_model": {"config": small}, "tokenizer": str(language_model)}
+    with pytest.raises(ConfigError, match=message):
+        assemble(bad)
+
+
+@pytest.mark.parametrize("key", ["language_model", "tokenizer"])
+@pytest.mark.parametrize("kind", ["other folder", "not there", "not on the hub"])
+def test_a_part_that_is_something_else_is_named(language_model, encoder, tmp_path, monkeypatch, key, kind):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    source = {"other folder": str(tmp_path), "not there": "runs/typo", "not on the hub": "nobody/nothing"}[kind]
+    bad = {**spec(language_model, encoder), key: {"path": source} if key == "language_model" else source}
+    with pytest.raises(CheckpointError, match="no such folder" if kind == "not there" else "cannot be read as a"):
+        assemble(bad)
+
+
+@pytest.mark.parametrize(
+    "damage", ["model.safetensors", "tokenizer.json", "processor_config.json", "truncated", "shape"]
+)
+def test_a_damaged_checkpoint_is_named(language_model, encoder, tmp_path, damage):
+    model, processor = assemble(spec(language_model, encoder))
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    if damage == "truncated":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif damage == "shape":
+        config = json.loads((tmp_path / "config.json").read_text())
+        config["connector"]["width"] = 64
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    else:
+        (tmp_path / damage).unlink()
+    with pytest.raises(CheckpointError, match=str(tmp_path)):
+        (CambrianForConditionalGeneration.from_pretrained(tmp_path), CambrianProcessor.from_pretrained(tmp_path))
+
+
+def test_pretrained_weights_that_cannot_be_fetched_are_named(language_model, encoder, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    bad = spec(language_model, encoder)
+    bad["vision_encoders"] = [{"name": "timm:test_vit.r160_in1k", "pretrained": True, "image_side": 160}]
+    with pytest.raises(CheckpointError, match=r"timm:test_vit.r160_in1k: cannot be read as a pretrained timm model"):
+        assemble({**bad, "connector": {**CONNECTOR, "query_grid_sides": [5]}, "grid_side": 5})
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_in_half_precision_answers(language_model, encoder, tmp_path, dtype):
+    model, processor = assemble(spec(language_model, encoder))
+    model.to(dtype).save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    loaded = CambrianForConditionalGeneration.from_pretrained(tmp_path, dtype="auto")
+    assert loaded.dtype == dtype
+    content = [{"type": "image", "image": torch.zeros(3, 30, 50, dtype=torch.uint8)}, {"type": "text", "text": "?"}]
+    options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
+    inputs = processor.apply_chat_template([{"role": "user", "content": content}], **options)
+    assert loaded.generate(**inputs, max_new_tokens=3).shape[1] > inputs["input_ids"].shape[1]

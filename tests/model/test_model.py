@@ -249,7 +249,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(CheckpointError, match='model_type is "bert", expected "cambrian"'):
         CambrianForConditionalGeneration.from_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match=r"no config.json"):
+    with pytest.raises(CheckpointError, match="no such folder"):
         CambrianForConditionalGeneration.from_pretrained(tmp_path / "nothing")
 
 

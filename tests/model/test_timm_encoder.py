@@ -69,8 +69,12 @@ def test_a_local_folder_brings_weights_and_normalisation(tmp_path):
 def test_bad_sources_are_named(tmp_path):
     with pytest.raises(ConfigError, match='unknown timm model "test_vti"; did you mean "test_vit'):
         describe({"name": "timm:test_vti"})
-    with pytest.raises(ConfigError, match="does not take 50 x 50 pixels"):
+    with pytest.raises(ConfigError, match="no feature layer -1 of 50 x 50 pixels"):
         describe({"name": "timm:test_vit", "image_side": 50})
+    with pytest.raises(ConfigError, match="no feature layer 99 of 64 x 64 pixels"):
+        describe({"name": "timm:test_convnext", "image_side": 64, "feature_layer": 99})
+    with pytest.raises(ConfigError, match="does not take these model_args"):
+        describe({"name": "timm:test_convnext", "image_side": 64, "model_args": {"bogus": 1}})
     with pytest.raises(CheckpointError, match=r"no config\.json"):
         describe({"name": "timm:test_vit", "path": str(tmp_path)})
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))

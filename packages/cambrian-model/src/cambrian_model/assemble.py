@@ -1,17 +1,21 @@
 """A new model from its parts: a language model, a tokenizer, vision encoders, a connector."""
 
+import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from cambrian_model.config import CambrianConfig
+from cambrian_model.checkpoints.native import locate, reading
+from cambrian_model.config import IMAGE_TOKEN, CambrianConfig
 from cambrian_model.errors import CheckpointError, ConfigError, did_you_mean
 from cambrian_model.model import CambrianForConditionalGeneration
 from cambrian_model.processing.processor import CambrianProcessor
 from cambrian_model.vision.timm_encoder import describe, load_timm_encoder
+
+SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim")
 
 
 def assemble(spec: Mapping[str, Any]) -> tuple[CambrianForConditionalGeneration, CambrianProcessor]:
@@ -36,9 +40,9 @@ def assemble(spec: Mapping[str, Any]) -> tuple[CambrianForConditionalGeneration,
         grid_side=spec["grid_side"],
         tie_word_embeddings=text_config.tie_word_embeddings,
     )
-    processor = CambrianProcessor.from_config(
-        config, _tokenizer(spec.get("tokenizer") or language.get("path")), spec.get("chat_template")
-    )
+    tokenizer = _tokenizer(spec.get("tokenizer") or language.get("path"))
+    _check_vocabulary(tokenizer, text_config)
+    processor = CambrianProcessor.from_config(config, tokenizer, spec.get("chat_template"))
     config.image_token_id = processor.image_token_id
     model = CambrianForConditionalGeneration(config)
     model.generation_config.eos_token_id = processor.stop_token_ids
@@ -51,12 +55,24 @@ def assemble(spec: Mapping[str, Any]) -> tuple[CambrianForConditionalGeneration,
 
 def _text_config(language: Mapping[str, Any]) -> PreTrainedConfig:
     if language.get("path"):
-        return AutoConfig.from_pretrained(_existing(language["path"]))
+        source = locate(language["path"])
+        with reading(source, "a language model"):
+            return AutoConfig.from_pretrained(source)
     values = dict(language["config"])
-    model_type = values.pop("model_type")
+    model_type = values.pop("model_type", None)
     if model_type not in CONFIG_MAPPING:
-        raise ConfigError(f'unknown language model type "{model_type}"{did_you_mean(model_type, CONFIG_MAPPING)}')
-    return CONFIG_MAPPING[model_type](**values)
+        raise ConfigError(f'unknown language model type "{model_type}"{did_you_mean(str(model_type), CONFIG_MAPPING)}')
+    config_class = CONFIG_MAPPING[model_type]
+    known = {field.name for field in dataclasses.fields(config_class)} | set(config_class.attribute_map)
+    for key, value in values.items():
+        if key not in known:
+            raise ConfigError(f'language model config: unknown key "{key}"{did_you_mean(key, known)}')
+        if key in SIZES and not (isinstance(value, int) and value > 0):
+            raise ConfigError(f"language model config: {key} is {value!r}; expected a whole number above 0")
+    try:
+        return config_class(**values)
+    except StrictDataclassError as error:
+        raise ConfigError(f"language model config ({model_type}): {' '.join(str(error).split())}") from error
 
 
 def _tokenizer(path: str | None) -> Any:
@@ -64,20 +80,25 @@ def _tokenizer(path: str | None) -> Any:
         raise ConfigError(
             "no tokenizer: set model.tokenizer, or give model.language_model.path a folder that holds one"
         )
-    return AutoTokenizer.from_pretrained(_existing(path))
+    source = locate(path)
+    with reading(source, "a tokenizer"):
+        return AutoTokenizer.from_pretrained(source)
 
 
-def _existing(path: str) -> str:
-    """Refuses what looks like a folder and is none, before a hub client reports it as a bad repository name."""
-    if not Path(path).exists() and (path.startswith((".", "/", "~")) or path.count("/") != 1):
-        raise CheckpointError(f"{path}: no such folder; expected a local folder or a hub id like owner/name")
-    return path
+def _check_vocabulary(tokenizer: Any, text_config: PreTrainedConfig) -> None:
+    largest = max(token_id for token, token_id in tokenizer.get_vocab().items() if token != IMAGE_TOKEN)
+    if largest >= text_config.vocab_size:
+        raise ConfigError(
+            f"the tokenizer knows token ids up to {largest}, but the language model's vocab_size is "
+            f"{text_config.vocab_size}; they do not belong together"
+        )
 
 
 def _load_language_model(model: CambrianForConditionalGeneration, language: Mapping[str, Any]) -> None:
     if not language.get("path"):
         return
-    pretrained = AutoModelForCausalLM.from_pretrained(language["path"], dtype=model.dtype)
+    with reading(language["path"], "a language model"):
+        pretrained = AutoModelForCausalLM.from_pretrained(language["path"], dtype=model.dtype)
     missing, unexpected = model.language_model.load_state_dict(pretrained.state_dict(), strict=False)
     missing = [name for name in missing if ".sva." not in name]
     if missing or unexpected:

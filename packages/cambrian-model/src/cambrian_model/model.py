@@ -14,7 +14,7 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from cambrian_model.checkpoints.native import check_is_cambrian
+from cambrian_model.checkpoints.native import check_is_cambrian, reading
 from cambrian_model.config import CambrianConfig
 from cambrian_model.connectors.sva import SVABlock, SVAConnector, VisualContext, window_shapes
 from cambrian_model.errors import CheckpointError, PromptError
@@ -86,11 +86,14 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Loads a checkpoint, strictly: every weight must be there, fit, and be ours.
 
         Raises:
-            CheckpointError: A local folder that holds something else; weights missing, unexpected or of another shape.
+            CheckpointError: No such folder, or it holds something else; a file is damaged; weights are missing,
+                unexpected or of another shape.
         """
         check_is_cambrian(pretrained_model_name_or_path)
         wants_info = kwargs.pop("output_loading_info", False)
-        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        options = {"ignore_mismatched_sizes": True, **kwargs, "output_loading_info": True}  # we report them, below
+        with reading(pretrained_model_name_or_path, "a Cambrian checkpoint"):
+            model, info = super().from_pretrained(pretrained_model_name_or_path, *args, **options)
         problems = {kind: sorted(map(str, info[f"{kind}_keys"])) for kind in ("missing", "unexpected", "mismatched")}
         if any(problems.values()):
             found = "; ".join(f"{len(keys)} {name} ({', '.join(keys[:3])})" for name, keys in problems.items() if keys)

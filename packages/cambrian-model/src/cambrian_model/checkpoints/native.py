@@ -1,32 +1,67 @@
-"""Our own checkpoints: a folder in transformers' layout (config.json, safetensors in shards, processor, tokenizer)."""
+"""Our own checkpoints, and the folders of others that a model is made from: found, and read with one kind of error.
+
+A checkpoint is a folder in transformers' layout: config.json, safetensors in shards, processor, tokenizer.
+"""
 
 import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from cambrian_model.errors import CheckpointError
+from safetensors import SafetensorError
+
+from cambrian_model.errors import CambrianModelError, CheckpointError
 
 MODEL_TYPE = "cambrian"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def check_is_cambrian(path: Any) -> None:
+def locate(source: str | Path) -> str:
+    """Returns an existing folder, or what can only be meant as a model of the hub (owner/name).
+
+    Raises:
+        CheckpointError: Neither. A name whose first part is a local folder is a mistyped path, and is never looked up.
+    """
+    text = str(source)
+    if Path(text).is_dir():
+        return text
+    if HUB_ID.fullmatch(text) and not Path(text).parent.exists():
+        return text
+    raise CheckpointError(f"{text!r}: no such folder; expected a local folder, or a model of the hub (owner/name)")
+
+
+@contextmanager
+def reading(source: str | Path, what: str) -> Iterator[None]:
+    """Turns whatever a library raises over somebody's files, or over the hub, into one kind of error.
+
+    Raises:
+        CheckpointError: Names the source, what it was taken for, and the library's first line.
+    """
+    try:
+        yield
+    except CambrianModelError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{source}: cannot be read as {what}: {reason}") from error
+
+
+def check_is_cambrian(source: str | Path) -> None:
     """Refuses a local folder that is no checkpoint of ours; a hub id is left to the hub client.
 
     Raises:
         CheckpointError: Says what the folder is instead.
     """
-    folder = Path(path)
-    if not folder.exists() and str(path).count("/") == 1 and not str(path).startswith((".", "~")):
+    folder = Path(locate(source))
+    if not folder.is_dir():
         return
     file = folder / "config.json"
     if not file.is_file():
-        raise CheckpointError(
-            f"{path}: no config.json there; expected a checkpoint folder of ours, or a hub id (owner/name)"
-        )
-    try:
-        model_type = json.loads(file.read_text(encoding="utf-8")).get("model_type")
-    except (ValueError, AttributeError) as error:
-        raise CheckpointError(f"{file}: not a configuration ({error})") from error
+        raise CheckpointError(f"{source}: no config.json there; expected a checkpoint folder of ours")
+    with reading(file, "a configuration"):
+        values = json.loads(file.read_text(encoding="utf-8"))
+    model_type = values.get("model_type") if isinstance(values, dict) else None
     if model_type != MODEL_TYPE:
         raise CheckpointError(
             f'{file}: model_type is "{model_type}", expected "{MODEL_TYPE}"; this is another kind of model'

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 
+from cambrian_model.checkpoints.native import locate, reading
 from cambrian_model.config import IMAGE_TOKEN, CambrianConfig
 from cambrian_model.errors import PromptError
 from cambrian_model.image_tokens import num_image_tokens
@@ -75,6 +76,17 @@ class CambrianProcessor(ProcessorMixin):
         processor = cls(image_processor, tokenizer, chat_template=chat_template, grid_side=config.grid_side)
         processor._require_spellable_template()
         return processor
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+        """Loads the processor of a checkpoint.
+
+        Raises:
+            CheckpointError: No such folder, or a file of the processor or tokenizer is missing or damaged.
+        """
+        source = locate(pretrained_model_name_or_path)
+        with reading(source, "a Cambrian processor"):
+            return super().from_pretrained(source, **kwargs)
 
     @property
     def model_input_names(self) -> list[str]:

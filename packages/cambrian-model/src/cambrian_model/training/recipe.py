@@ -18,9 +18,9 @@ from cambrian_model.training import yaml_files
 Part = Literal["vision_encoders", "connector", "in_llm", "language_model"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, strict=True)]
 
 
 class Section(BaseModel):
@@ -65,7 +65,7 @@ class VisionEncoderSection(Section):
     feature_layer: int | None = None
     grid_side: Count | None = None
     mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
+    std: tuple[Positive, Positive, Positive] | None = None
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
     pad_color: tuple[int, int, int] | None = None
     model_args: dict[str, Any] = Field(default_factory=dict)
@@ -86,7 +86,7 @@ class ConnectorSection(Section):
     width: Count = 1024
     depth: Count = 3
     num_heads: Count = 16
-    query_grid_sides: tuple[Count, ...] = (24,)
+    query_grid_sides: Annotated[tuple[Count, ...], Field(min_length=1)] = (24,)
     in_llm: InLLMSection | None = None
 
 
@@ -113,7 +113,7 @@ class ScenesSection(Section):
 
     count: Count
     seed: Annotated[int, Field(ge=0)] = 0
-    side: Count = 64
+    side: Annotated[int, Field(ge=16, strict=True)] = 64
 
 
 class SceneQuestionsSection(Section):
@@ -184,10 +184,10 @@ class OptimSection(Section):
 
     lr: Positive
     part_lr: dict[Part, Positive] = Field(default_factory=dict)
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     eps: Positive = 1e-8
-    warmup: Annotated[float, Field(ge=0)] = 0.03
+    warmup: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.03
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     clip_norm: Positive | None = 1.0
 

@@ -16,7 +16,10 @@ class _Loader(yaml.SafeLoader):
         """Builds a mapping, refusing a key that stands twice."""
         seen = set()
         for key_node, _ in node.value:
-            if (key := self.construct_object(key_node, deep=True)) in seen:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int | float | None):
+                raise yaml.constructor.ConstructorError(None, None, "a key is no single value", key_node.start_mark)
+            if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f'key "{key}" stands twice', key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
@@ -35,7 +38,11 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         RecipeError: Not YAML, or something else than a mapping.
     """
-    values = parse(path.read_text(encoding="utf-8"), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
+    values = parse(text, str(path))
     if not isinstance(values, dict):
         raise RecipeError(
             f"{path}: holds {type(values).__name__}, expected a mapping with name, model, data and stages"

@@ -19,8 +19,9 @@ class VisionEncoder(nn.Module):
         raise NotImplementedError
 
     def forward(self, pixels: Float[Tensor, "images 3 side side"]) -> Float[Tensor, "images resized width"]:
-        """Encodes prepared pixels and interpolates the features to `config.grid_side`."""
-        return resize_grid(self.encode(pixels), self.config.grid_side)
+        """Encodes prepared pixels in the encoder's own precision; features are interpolated to `config.grid_side`."""
+        dtype = next((parameter.dtype for parameter in self.parameters()), pixels.dtype)
+        return resize_grid(self.encode(pixels.to(dtype)), self.config.grid_side)
 
     def train(self, mode: bool = True) -> "VisionEncoder":
         """A frozen encoder stays in evaluation mode: batch statistics and drop-path never move."""

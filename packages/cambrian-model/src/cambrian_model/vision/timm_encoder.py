@@ -5,6 +5,7 @@ Notable: layers behind the chosen level are pruned, so they cost neither memory 
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -12,10 +13,10 @@ from typing import Any, NamedTuple, cast
 import timm
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from cambrian_model.checkpoints.native import reading
 from cambrian_model.config import VisionEncoderConfig, parse_spec
 from cambrian_model.errors import CheckpointError, ConfigError, did_you_mean
 from cambrian_model.vision.base import VisionEncoder
@@ -76,10 +77,18 @@ def create_timm_model(name: str, model_args: Mapping[str, Any], pretrained: bool
     architecture = name.split(".")[0]
     if not timm.is_model(architecture):
         raise ConfigError(f'unknown timm model "{name}"{did_you_mean(architecture, timm.list_models())}')
-    model = timm.create_model(name, pretrained=pretrained, **model_args)
+    with reading(f"timm:{name}", "a pretrained timm model") if pretrained else nullcontext():
+        model = _create(name, pretrained, model_args)
     if not hasattr(model, "prune_intermediate_layers"):
         raise ConfigError(f'timm model "{name}" cannot return intermediate features; choose another')
     return model
+
+
+def _create(name: str, pretrained: bool, model_args: Mapping[str, Any]) -> nn.Module:
+    try:
+        return timm.create_model(name, pretrained=pretrained, **model_args)
+    except TypeError as error:
+        raise ConfigError(f'timm model "{name}" does not take these model_args: {error}') from error
 
 
 def feature_shape(config: VisionEncoderConfig) -> FeatureShape:
@@ -89,13 +98,14 @@ def feature_shape(config: VisionEncoderConfig) -> FeatureShape:
         ConfigError: The model refuses this resolution, or its features lie on no square grid.
     """
     with torch.device("meta"):
-        encoder = TimmEncoder(config).eval()
         try:
+            encoder = TimmEncoder(config).eval()
             tokens = encoder.encode(torch.zeros(1, 3, config.image_side, config.image_side))
-        except (AssertionError, RuntimeError) as error:
+        except (AssertionError, RuntimeError, TypeError, IndexError) as error:
             raise ConfigError(
-                f'timm model "{config.name}" does not take {config.image_side} x {config.image_side} pixels: {error}. '
-                "Change image_side, or pass img_size or dynamic_img_size in model_args"
+                f'timm model "{config.name}" gives no feature layer {config.feature_layer} of {config.image_side} x '
+                f"{config.image_side} pixels: {error}. Change image_side or feature_layer, or pass img_size or "
+                "dynamic_img_size in model_args"
             ) from error
     side = round(tokens.shape[1] ** 0.5)
     if side * side != tokens.shape[1]:
@@ -157,7 +167,8 @@ def read_timm_card(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     if not file.is_file():
         raise CheckpointError(f"{folder}: no config.json; expected a timm model's folder (config.json, {WEIGHTS_FILE})")
-    card = json.loads(file.read_text())
+    with reading(file, "a timm model's configuration"):
+        card = json.loads(file.read_text(encoding="utf-8"))
     if "architecture" not in card:
         raise CheckpointError(f'{file}: no "architecture"; found {", ".join(sorted(card))}. This is no timm model')
     return card
@@ -188,7 +199,5 @@ def load_strictly(model: nn.Module, file: Path) -> None:
     """
     if not file.is_file():
         raise CheckpointError(f"{file}: missing; expected the model's weights as safetensors")
-    try:
+    with reading(file, "weights of this model"):
         model.load_state_dict(load_file(file), strict=True)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{file}: {error}") from error
