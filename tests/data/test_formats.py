@@ -1,6 +1,7 @@
 """Forms of records: the way there and back is the identity, and broken files are refused with file and line."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -175,7 +176,11 @@ def test_honest_variants_of_json_are_read(tmp_path, content):
         (LINE + b"\n" + LINE.replace(b'"a"', b"NaN"), 2, "malformed JSON"),
         (LINE + b"\n" + b'{"a":' + b"[" * 9999 + b"\n", 2, "malformed JSON"),
         (LINE + b"\n" + LINE.replace(b"human", b"gpt"), 2, 'turn 1 has role "gpt"; a conversation begins with "human"'),
-        (LINE + b"\n" + b'{"id": "b"}', 2, '"conversations" is null'),
+        (LINE + b"\n" + b'{"id": "b"}', 2, 'the record has no "conversations"'),
+        (LINE + b"\n" + b'{"conversations": null}', 2, '"conversations" is null'),
+        (LINE + b"\n" + LINE.replace(b"hello", b"h\0"), 2, "not UTF-8: found NUL bytes"),
+        (LINE + b"\n" + bytes(512), 2, "not UTF-8: found NUL bytes"),
+        (b"[" + LINE + b",\n" + bytes(512), 1, "not UTF-8: in this record or after it are NUL bytes"),
         (b"[" + LINE + b",\n" + LINE[:-9], 2, "malformed JSON array: .* at line 2"),
         (b"[" + LINE + b",\n" + LINE + b"\n", 3, 'found the end of the file, expected ","'),
         (b"[\n" + LINE + b"\n" + LINE + b"]", 3, 'found "{", expected ","'),
@@ -191,14 +196,51 @@ def test_broken_files_are_refused_with_file_and_line(tmp_path, content, line, pr
     assert str(caught.value).startswith(f"{path}:{line}: ")
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("text", [f"{LINE.decode()}\n", f"[{LINE.decode()}]"], ids=["lines", "array"])
+def test_another_encoding_is_named(tmp_path, encoding, text):
+    path = written(tmp_path, text.encode(encoding))
+    with pytest.raises(DataError, match="is not UTF-8 but UTF-16 or no text at all; save the file as UTF-8"):
+        list(read_records(path))
+
+
+CHAT_LINE = json.dumps(chat.from_record(llava.to_record(GOOD))).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "found", "other"),
+    [
+        (LINE + b"\n" + CHAT_LINE, 2, "LLaVA's form", "the chat form"),
+        (CHAT_LINE + b"\n\n" + LINE, 3, "the chat form", "LLaVA's form"),
+        (b"[" + LINE + b",\n" + CHAT_LINE + b"]", 2, "LLaVA's form", "the chat form"),
+    ],
+)
+def test_a_file_of_two_forms_is_refused_by_name(tmp_path, content, line, found, other):
+    path = written(tmp_path, content)
+    with pytest.raises(RecordError) as caught:
+        list(read_records(path))
+    assert str(caught.value) == (
+        f"{path}:{line}: this file is in {found}, line {line} is in {other}; give each form a file of its own."
+    )
+    dropped: list[RecordError] = []
+    assert len(list(read_records(path, on_invalid=dropped.append))) == len(dropped) == 1
+
+
+def test_the_guide_shows_a_readable_file_of_each_form(tmp_path):
+    guide = Path(__file__).parents[2] / "docs" / "train-on-your-data.md"
+    examples = re.findall(r"```json\n(.*?)```", guide.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(examples) == 2
+    first, second = ([*read_records(written(tmp_path, example.encode()))] for example in examples)
+    assert [record.images for record in first] == [record.images for record in second] == [["photos/cat.jpg"]]
+
+
 def test_two_turns_of_one_speaker_are_named_in_the_words_of_the_file(tmp_path):
     turns = [{"from": name, "value": "hi"} for name in ("human", "gpt", "gpt")]
     path = written(tmp_path, LINE + b"\n" + json.dumps({"conversations": turns}).encode())
     with pytest.raises(RecordError) as caught:
         list(read_records(path))
     assert str(caught.value) == (
-        f'{path}:2: turn 3 has role "gpt" after role "gpt"; turns must alternate. '
-        "Fix the record or drop it with --skip-invalid."
+        f'{path}:2: turn 3 has role "gpt" after role "gpt"; turns must alternate. Fix or remove the record.'
     )
 
 

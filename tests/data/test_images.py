@@ -4,6 +4,7 @@ import struct
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -34,6 +35,8 @@ def test_a_path_inside_the_folder_is_found(tmp_path):
         ("C:\\secret.png", "is absolute"),
         ("a\0.png", "broken by a NUL"),
         ("", "is empty"),
+        ("https://example.org/cat.jpg", "is a URL; images are local files"),
+        ("data:image/png;base64,iVBO", "is a URL; images are local files"),
         ("\ud800.png", "leads nowhere"),
     ],
 )
@@ -133,7 +136,7 @@ def test_a_picture_without_pixels_is_refused(tmp_path):
         verify(path)
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp"])
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_sizes_and_pixels_are_those_of_the_upright_picture(tmp_path, name, orientation):
     exif = Image.Exif()
@@ -158,6 +161,25 @@ def test_a_palette_with_transparency_loads_without_a_warning(tmp_path):
     image = Image.new("P", (4, 4))
     image.save(tmp_path / "a.png", transparency=bytes([0, 128]))
     assert load_image(tmp_path / "a.png").mode == "RGB"
+
+
+def test_transparency_lies_over_white(tmp_path):
+    Image.new("RGBA", (4, 3), (200, 30, 10, 0)).save(tmp_path / "a.png")
+    assert load_image(tmp_path / "a.png").getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path):
+    Image.fromarray(np.array([[0, 257, 30000, 65535]], np.uint16)).save(tmp_path / "a.png")
+    assert np.asarray(load_image(tmp_path / "a.png"))[0, :, 0].tolist() == [0, 1, 117, 255]
+    Image.fromarray(np.array([[70000]], np.int32)).save(tmp_path / "a.tif")
+    with pytest.raises(ImageError, match=r"a\.tif: grey values 70000 to 70000 exceed 16 bits"):
+        verify(tmp_path / "a.tif")
+
+
+def test_floating_point_pixels_are_refused(tmp_path):
+    Image.new("F", (4, 3), 0.5).save(tmp_path / "a.tif")
+    with pytest.raises(ImageError, match=r"a\.tif: floating-point pixels have no agreed range; save it with 8 or 16"):
+        verify(tmp_path / "a.tif")
 
 
 def test_real_photographs_pass():

@@ -66,7 +66,7 @@ def test_roles_out_of_order_are_refused(roles, problem):
         ([turn("user", {"type": "video"})], [], 'one of type "image" or "text"'),
         ([turn("user", {"type": "text"})], [], "text null; expected a string"),
         ([turn("user", text("cut \ud83d"))], [], "half of a surrogate pair"),
-        ([turn("user", IMAGE)], [], "shows 1 image but names 0"),
+        ([turn("user", IMAGE)], [], "shows 1 image but names 0; the two must agree. Fix or remove the record."),
         ([turn("user", IMAGE, IMAGE)], ["a.jpg"], "shows 2 images but names 1"),
         ([turn("user", text())], ["a.jpg"], "shows 0 images but names 1"),
         ([turn("user", text())], "a.jpg", "expected a list of paths"),

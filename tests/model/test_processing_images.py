@@ -90,7 +90,7 @@ def test_exif_rotation_is_applied(tmp_path):
     image.paste(GREEN, (0, 0, 4, 4))
     exif = Image.Exif()
     exif[0x0112] = 6  # turn right by a quarter to see it upright
-    for name in ("turned.jpg", "turned.png"):
+    for name in ("turned.jpg", "turned.png", "turned.tif"):
         image.save(tmp_path / name, exif=exif, quality=100)
         upright = load_image(tmp_path / name)
         assert upright.size == (4, 8)

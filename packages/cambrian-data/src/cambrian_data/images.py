@@ -6,28 +6,36 @@ Nothing here replaces or repairs: a picture that cannot be used is an ImageError
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
-from PIL import ExifTags, Image, UnidentifiedImageError
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from cambrian_data.errors import ImageError
 
 MAX_PIXELS = 89_478_485
 """More is taken for a decompression bomb; the bound of Pillow's own warning."""
 
-TRANSPOSITIONS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What shows a picture upright, by its EXIF orientation."""
+READ_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    RuntimeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow's readers raise for a damaged file, apart from what has a message of its own."""
+
+QUARTER_TURNS = (5, 6, 7, 8)
+"""The EXIF orientations that swap width and height."""
 
 
 class ImageSize(NamedTuple):
@@ -43,8 +51,10 @@ def locate(root: Path, relative: str) -> Path:
     Whether the file exists is for `verify` and `load_image` to say.
 
     Raises:
-        ImageError: if the path is empty or absolute, holds a NUL or "..", or a link leads out of the folder.
+        ImageError: if the path is empty, absolute or a URL, holds a NUL or "..", or a link leads out of the folder.
     """
+    if relative.startswith("data:") or "://" in relative:
+        raise ImageError(f"image path {relative[:80]!r} is a URL; images are local files. Save it and give its path.")
     hint = f"image paths are relative to {root} and stay inside it."
     if not relative or "\0" in relative:
         raise ImageError(f"image path {relative!r} is {'empty' if not relative else 'broken by a NUL'}; {hint}")
@@ -66,7 +76,7 @@ def locate(root: Path, relative: str) -> Path:
 def opened(path: Path) -> Iterator[Image.Image]:
     """The picture, its header read and its size checked; whatever fails inside becomes an ImageError."""
     try:
-        with Image.open(path) as image:
+        with path.open("rb") as file, Image.open(file) as image:  # by its path, Pillow garbles a turned TIFF
             check_size(path, *image.size)
             yield image
     except FileNotFoundError as error:
@@ -75,7 +85,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
         raise ImageError(f"{path}: is not a picture of a known format; replace the file.") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{path}: has more than {MAX_PIXELS:,} pixels; scale it down.") from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+    except READ_ERRORS as error:
         raise ImageError(f"{path}: cannot be read as a picture ({error}); replace the file.") from error
 
 
@@ -89,23 +99,19 @@ def check_size(path: Path, width: int, height: int) -> None:
         )
 
 
-def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; from the header alone, so a PNG that states it after its pixels counts as 1."""
-    if image.format == "PNG" and "exif" not in image.info:  # Pillow would decode the whole picture to look further
-        return 1
-    found = image.getexif().get(ExifTags.Base.Orientation, 1)
-    return found if found in TRANSPOSITIONS else 1
-
-
 def image_size(path: Path) -> ImageSize:
     """Width and height as seen, from the header: nothing is decoded.
+
+    A PNG that states its orientation after its pixels counts as upright.
 
     Raises:
         ImageError: if the file is missing, no picture, empty, or too large.
     """
     with opened(path) as image:
         width, height = image.size
-        return ImageSize(height, width) if orientation(image) >= 5 else ImageSize(width, height)
+        exif = Image.Image.getexif(image)  # a PNG's own would decode the whole picture to look further
+        turned = image.format != "TIFF" and exif.get(ExifTags.Base.Orientation) in QUARTER_TURNS  # a TIFF's is as seen
+        return ImageSize(height, width) if turned else ImageSize(width, height)
 
 
 def verify(path: Path) -> ImageSize:
@@ -119,15 +125,31 @@ def verify(path: Path) -> ImageSize:
 
 
 def load_image(path: Path) -> Image.Image:
-    """The picture, upright, in RGB; what is transparent keeps the colour stored under it.
+    """The picture, upright, in 8-bit RGB: what is transparent lies over white, 16-bit greys are scaled.
 
     Raises:
-        ImageError: if the file is missing, truncated, no picture, empty, or too large.
+        ImageError: if the file is missing, truncated, no picture, empty, too large, or of floating-point pixels.
     """
     with opened(path) as image:
-        turn = TRANSPOSITIONS.get(orientation(image))
         image.load()
-        if image.mode == "P" and "transparency" in image.info:
-            image = image.convert("RGBA")
-        upright = image.convert("RGB")
-        return upright if turn is None else upright.transpose(turn)
+        return to_rgb(path, ImageOps.exif_transpose(image))
+
+
+def to_rgb(path: Path, image: Image.Image) -> Image.Image:
+    """The same pixels as cambrian_model's `load_image` gives: what is verified here is what a model is shown."""
+    if image.mode == "F":
+        raise ImageError(f"{path}: floating-point pixels have no agreed range; save it with 8 or 16 bits")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return scale_grey(path, np.asarray(image).astype(np.int64))
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return image.convert("RGB")
+
+
+def scale_grey(path: Path, grey: np.ndarray) -> Image.Image:
+    """Greys from 0 to 65535 as RGB from 0 to 255, rounded; Pillow would clip what is above 255."""
+    low, high = grey.min(), grey.max()
+    if low < 0 or high > 65535:
+        raise ImageError(f"{path}: grey values {low} to {high} exceed 16 bits; save it with 8 or 16 bits")
+    return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")

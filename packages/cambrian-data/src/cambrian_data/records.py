@@ -138,7 +138,7 @@ def check_roles(roles: list[str], names: tuple[str, str, str] = ROLES) -> None:
             raise RecordError(f'turn {index + 1} has role "{roles[index]}"; a conversation begins with "{user}".')
         raise RecordError(
             f'turn {index + 1} has role "{roles[index]}" after role "{roles[index - 1]}"; turns must alternate. '
-            "Fix the record or drop it with --skip-invalid."
+            "Fix or remove the record."
         )
 
 
@@ -153,5 +153,5 @@ def check_images(images: object, messages: list[Message]) -> None:
     if parts != len(images):
         raise RecordError(
             f"the conversation shows {parts} image{'s' * (parts != 1)} but names {len(images)}; the two must agree. "
-            "Fix the record or drop it with --skip-invalid."
+            "Fix or remove the record."
         )

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 from cambrian_data.errors import DataError, RecordError
 from cambrian_data.formats import chat, llava
-from cambrian_data.formats.rows import read_rows
+from cambrian_data.formats.rows import NumberedRow, read_rows
 from cambrian_data.formats.stream import to_records
 from cambrian_data.records import Record, Row, shown
 
 __all__ = ["chat", "llava", "read_records"]
+
+
+class Form(NamedTuple):
+    """What a file's rows may be: the name for messages, the key by which a row is known, and its reader."""
+
+    name: str
+    key: str
+    to_record: Callable[[Row, str | None], Record]
+
+
+FORMS = (Form("the chat form", chat.KEY, chat.to_record), Form("LLaVA's form", llava.KEY, llava.to_record))
+"""In the order in which a row is recognised."""
 
 
 def read_records(path: Path, on_invalid: Callable[[RecordError], None] | None = None) -> Iterator[Record]:
@@ -32,23 +45,33 @@ def read_records(path: Path, on_invalid: Callable[[RecordError], None] | None = 
     for numbered in rows:
         head.append(numbered)
         if not isinstance(numbered.row, RecordError):
-            to_record = recognise(numbered.row, path, numbered.line)
+            form = recognise(numbered.row, path, numbered.line)
             break
         if on_invalid is None:
             raise numbered.row
     else:
         raise DataError(f"{path} holds no records; expected JSON Lines in chat or LLaVA form.")
-    yield from to_records(path, chain(head, rows), to_record, on_invalid)
+    yield from to_records(path, refuse_other_forms(path, chain(head, rows), form), form.to_record, on_invalid)
 
 
-def recognise(row: Row, path: Path, line: int) -> Callable[[Row, str | None], Record]:
-    """The to_record of the form that the row is in."""
-    if chat.KEY in row:
-        return chat.to_record
-    if llava.KEY in row:
-        return llava.to_record
+def recognise(row: Row, path: Path, line: int) -> Form:
+    """The form that the row is in."""
+    for form in FORMS:
+        if form.key in row:
+            return form
     raise RecordError(
         f'found the keys {shown(list(row))}; expected "messages" (chat form) or "conversations" (LLaVA\'s form).',
         path,
         line,
     )
+
+
+def refuse_other_forms(path: Path, rows: Iterable[NumberedRow], form: Form) -> Iterator[NumberedRow]:
+    """The rows, with an error in place of each that is in another form than the file's."""
+    for line, row in rows:
+        others = [] if isinstance(row, RecordError) or form.key in row else [it for it in FORMS if it.key in row]
+        if not others:
+            yield NumberedRow(line, row)
+            continue
+        problem = f"this file is in {form.name}, line {line} is in {others[0].name}; give each form a file of its own."
+        yield NumberedRow(line, RecordError(problem, path, line))

@@ -32,7 +32,9 @@ def to_record(row: Row, location: str | None = None) -> Record:
     Raises:
         RecordError: if the row is not in LLaVA's form, or its marks and images differ in number.
     """
-    turns = row.get("conversations")
+    if KEY not in row:
+        raise RecordError(f'the record has no "{KEY}"; add the conversation.')
+    turns = row[KEY]
     if not isinstance(turns, list) or not turns:
         raise RecordError(f'"conversations" is {shown(turns)}; expected a list with at least one turn.')
     for number, turn in enumerate(turns, start=1):

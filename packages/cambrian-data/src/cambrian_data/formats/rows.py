@@ -16,6 +16,7 @@ from cambrian_data.records import Row, shown
 CHUNK_BYTES = 1 << 18
 MAX_ROW_BYTES = 64 << 20  # what a broken array may make us hold before we give up
 SPACE = " \t\r\n"
+NUL_CAUSE = "NUL bytes, which no UTF-8 text has; save the file as UTF-8"
 
 
 class NumberedRow(NamedTuple):
@@ -32,10 +33,11 @@ def read_rows(path: Path) -> Iterator[NumberedRow]:
     as an error in its place, and the next line is read; an array cannot be read past such a place.
 
     Raises:
-        DataError: if the file cannot be opened or read.
+        DataError: if the file cannot be opened or read, or is UTF-16 or other than text.
     """
     try:
         with path.open("rb") as file:
+            check_encoding(path, file)
             first = first_character(file)
             if first == b"[":
                 yield from read_array(path, file)
@@ -43,6 +45,14 @@ def read_rows(path: Path) -> Iterator[NumberedRow]:
                 yield from read_lines(path, file)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}.") from error
+
+
+def check_encoding(path: Path, file: BinaryIO) -> None:
+    """Raises DataError for UTF-16 and UTF-32, with or without their mark; the file is left at its start."""
+    head = file.read(4)
+    file.seek(0)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in head:
+        raise DataError(f"{path} is not UTF-8 but UTF-16 or no text at all; save the file as UTF-8.")
 
 
 def first_character(file: BinaryIO) -> bytes:
@@ -71,9 +81,11 @@ def parse(content: bytes, path: Path, line: int, *, ended: bool) -> Row | Record
     except UnicodeDecodeError as error:
         return RecordError(f"invalid UTF-8 at byte {error.start + 1} of a text; save the file as UTF-8.", path, line)
     except (msgspec.DecodeError, RecursionError) as error:
+        if b"\0" in content:
+            return RecordError(f"not UTF-8: found {NUL_CAUSE}.", path, line)
         cause = "the file ends in the middle of this record. " if not ended else ""
         return RecordError(
-            f"malformed JSON: {cause}{explain(content, error)}. Fix the line or drop it with --skip-invalid.",
+            f"malformed JSON: {cause}{explain(content, error)}. Fix or remove the record.",
             path,
             line,
         )
@@ -140,6 +152,8 @@ class Window:
         """Reads on; False at the end of the file."""
         content = self._file.read(size)
         self.text += self._decoder.decode(content, final=not content)
+        if "\0" in self.text:
+            raise ValueError(f"not UTF-8: in this record or after it are {NUL_CAUSE}")
         return bool(content)
 
     def drop(self, count: int) -> None:

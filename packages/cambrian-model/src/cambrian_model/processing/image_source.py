@@ -25,6 +25,7 @@ _READ_ERRORS = (
     OSError,
     SyntaxError,
     ValueError,
+    RuntimeError,
     EOFError,
     IndexError,
     KeyError,
@@ -65,7 +66,8 @@ def read_image_size(source: ImageSource, name: str = "image") -> tuple[int, int]
     """
     with _opened(source, name) as image:
         width, height = image.size
-        turned = image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS
+        # Pillow gives a TIFF's size as it will be seen, any other's as it is stored.
+        turned = image.format != "TIFF" and image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS
         return (width, height) if turned else (height, width)
 
 

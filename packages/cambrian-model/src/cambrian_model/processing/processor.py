@@ -199,8 +199,7 @@ class CambrianProcessor(ProcessorMixin):
         sources = attach_images(conversation.images, images, _count_marks(segments), name)
         pixels = self.image_processor(sources, names=[f"{name}, image {i}" for i in range(len(sources))])
         input_ids, labels = self._expand(segments, pixels["image_sizes"].tolist())
-        if all(label == IGNORED_LABEL for label in labels):
-            raise PromptError(f"{name}: nothing to learn from; it needs an assistant message with text")
+        _require_supervised(labels, name)
         return Sample(torch.tensor(input_ids), torch.tensor(labels), pixels["pixel_values"], pixels["image_sizes"])
 
     def count_tokens(
@@ -209,11 +208,13 @@ class CambrianProcessor(ProcessorMixin):
         """Returns how many tokens `encode` will make of a conversation with pictures of these (height, width).
 
         Raises:
-            PromptError: Sizes and placeholders do not match in number.
+            PromptError: Sizes and placeholders do not match in number, or nothing is supervised.
         """
         segments = self._training_segments(self._read(messages, name), name)
         require_match(_count_marks(segments), len(image_sizes), name)
-        return sum(len(ids) for ids, _ in self._tokens(segments, image_sizes))
+        input_ids, labels = self._expand(segments, image_sizes)
+        _require_supervised(labels, name)
+        return len(input_ids)
 
     @classmethod
     def _get_arguments_from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> list[Any]:
@@ -335,6 +336,11 @@ def _tensor(rows: list[list[int]]) -> Int[Tensor, "batch tokens"]:
 
 def _reply(text: str) -> dict[str, str]:
     return {"role": "assistant", "content": text}
+
+
+def _require_supervised(labels: Sequence[int], name: str) -> None:
+    if all(label == IGNORED_LABEL for label in labels):
+        raise PromptError(f"{name}: nothing to learn from; it needs an assistant message with text")
 
 
 def _count_marks(segments: Sequence[Segment]) -> int:
