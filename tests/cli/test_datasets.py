@@ -113,3 +113,22 @@ def test_a_killed_rendering_is_finished_by_the_next_run(cache):
     (folder / "captions.jsonl").unlink()
     datasets.cached_scenes(4, 13, 32)
     assert {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == whole
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing"])
+def test_broken_scenes_in_the_cache_are_rendered_again(damage):
+    folder = datasets.cached_scenes(3, 17, 32)
+    picture = next((folder / "images").iterdir())
+    whole = picture.read_bytes()
+    if damage == "cut":
+        picture.write_bytes(whole[:40])
+    else:
+        picture.unlink()
+    assert datasets.cached_scenes(3, 17, 32) == folder
+    assert picture.read_bytes() == whole
+
+
+def test_samples_know_file_and_line(write_jsonl, pictures):
+    first, second = read(write_jsonl(row(), row(name="r2")), pictures)
+    assert first["location"].endswith("records.jsonl:1")
+    assert second["location"].endswith("records.jsonl:2")

@@ -1,5 +1,6 @@
 """What commands print: one JSON object for machines, text and progress for people."""
 
+import io
 import json
 import sys
 
@@ -19,6 +20,18 @@ def test_with_json_stdout_is_one_object_and_all_else_goes_to_stderr(capsys):
     assert stdout.count("\n") == 1
     assert "for people" in stderr
     assert "printed by a library" in stderr
+
+
+def test_no_letter_is_too_much_for_the_encoding_of_stdout(monkeypatch):
+    for as_json, expected in ((False, "?cru\n"), (True, '{"answer": "\\u00e9cru"}\n')):
+        raw = io.BytesIO()
+        stdout = io.TextIOWrapper(raw, encoding="ascii")
+        monkeypatch.setattr(sys, "stdout", stdout)
+        with output.report(as_json) as out:
+            out.line("écru")
+            out.result({"answer": "écru"})
+        stdout.flush()
+        assert raw.getvalue().decode("ascii") == expected
 
 
 def test_without_json_people_read_stdout(capsys):

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cambrian_cli import captions, datasets
+from cambrian_cli.output import report
 from cambrian_model.training import load_recipe
 
 SHORT = (
@@ -94,6 +96,34 @@ def test_resuming_a_finished_run_changes_no_weight_and_succeeds(cambrian, traine
     assert outcome.status == 0
     assert (run / "checkpoint" / "model.safetensors").read_bytes() == weights
     assert json.loads(outcome.stdout)["stages"] == json.loads(stdout)["stages"]
+
+
+def test_a_finished_run_needs_no_data(cambrian, trained, tmp_path, monkeypatch):
+    run, stdout, _ = trained
+    shutil.copytree(run, tmp_path / "copy")
+    (tmp_path / "copy" / "run.json").unlink()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    outcome = cambrian("train", *SETTINGS, "--output", "copy", "--resume", "--json")
+    assert outcome.status == 0
+    found, before = json.loads(outcome.stdout)["captions"], json.loads(stdout)["captions"]
+    assert [caption["answer"] for caption in found] == [caption["answer"] for caption in before]
+    assert [Path(caption["image"]) for caption in found] == [tmp_path / "copy" / f"captions/{i}.png" for i in range(3)]
+    assert all(Path(caption["image"]).is_file() for caption in found)
+    assert not (tmp_path / "empty").exists()
+
+
+def test_a_mistake_leaves_no_folder_in_the_way_of_the_corrected_command(cambrian, refused):
+    short = [*SETTINGS, "--set", "stages.finetune.max_steps=1", "--output", "run"]
+    assert "row" in refused("pretrain", "tiny", *short, "--set", "stages.align.batch.row_tokens=8")
+    assert not Path("run").exists()
+    assert cambrian("pretrain", "tiny", *short).status == 0
+
+
+def test_finetuning_refuses_a_checkpoint_of_another_model(refused, trained):
+    run, _, _ = trained
+    message = refused("finetune", "tiny", "--from", run, *SETTINGS, "--set", "model.connector.depth=2", "--output", "b")
+    assert "model.connector.depth is 2 in the recipe, but 1 in the checkpoint" in message
+    assert not Path("b").exists()
 
 
 def test_a_folder_that_holds_another_run_is_refused(refused, trained):
@@ -198,3 +228,9 @@ def test_pictures_of_records_are_called_training_pictures(write_jsonl, capsys):
     assert [sample["images"] for sample in chosen] == [["a.png"], ["b.png"], ["c.png"]]
     assert not held_out
     assert "training pictures" in captions.Captions([], held_out).title
+
+
+def test_without_a_picture_to_caption_the_output_says_why(capsys):
+    with report() as out:
+        captions.show(out, captions.Captions([], False))
+    assert "no record of this recipe's data has exactly one picture" in capsys.readouterr().out

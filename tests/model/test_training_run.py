@@ -1,5 +1,6 @@
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -261,6 +262,70 @@ def test_data_that_changed_between_start_and_resume_is_refused(datasets, tmp_pat
 
     with pytest.raises(TrainingError, match=r'data "scenes" has changed .*\(23 samples then, 22 now\)'):
         train(recipe, datasets={"scenes": Pictures(tmp_path / "p", 22)}, output=tmp_path / "run", resume=True)
+
+
+class Vanishing(Pictures):
+    """Pictures that can be indexed and not be read again."""
+
+    asked = 0
+
+    def __getitem__(self, index):
+        self.asked += 1
+        if self.asked > self.count:
+            raise TrainingError("the pictures are gone")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_without_a_step_is_replaced_by_the_corrected_one(datasets, tmp_path, resume):
+    output = tmp_path / "run"
+    with pytest.raises(TrainingError, match="gone"):
+        train(small_recipe(), datasets={"scenes": Vanishing(tmp_path / "p")}, output=output, stages=["align"])
+    assert load_recipe(output / "recipe.yaml") == small_recipe()
+    corrected = small_recipe("stages.align.max_steps=1", "seed=3")
+    train(corrected, datasets=datasets, output=output, stages=["align"], resume=resume)
+    assert load_recipe(output / "recipe.yaml") == corrected
+    assert json.loads((output / "run.json").read_text())["seed"] == 3
+
+
+def test_a_checkpoint_of_another_model_is_refused(finished, datasets, tmp_path):
+    changes = {
+        "grid_side=2": "model.grid_side is 2 in the recipe, but 4",
+        "connector.in_llm.count=2": "model.connector.in_llm is .*'count': 2.* but .*'count': 1",
+        "vision_encoders.1.name=timm:test_vit": "encoders.1.name is timm:test_vit .* but timm:test_convnext",
+        "language_model.config.num_hidden_layers=3": "num_hidden_layers is 3 in the recipe, but 2 in the checkpoint",
+    }
+    for change, expected in changes.items():
+        recipe = small_recipe(f"model.{change}")
+        with pytest.raises(TrainingError, match=expected):
+            train(
+                recipe, datasets=datasets, output=tmp_path / "run", stages=["finetune"], start_from=finished.checkpoint
+            )
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_kill_left_is_swept_and_the_curve_drawn(finished, datasets, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished.run_dir, run)
+    for name in ("result.json", "curve.png", "run.json"):
+        (run / name).unlink()
+    (run / ".unfinished-checkpoint").mkdir()
+    (run / "stages" / ".unfinished-finetune").mkdir()
+    (run / ".unfinished-curve.png").touch()
+    again = train(small_recipe(), datasets=datasets, output=run, resume=True)
+
+    assert again.stages == finished.stages
+    assert again.dropped == {}
+    assert (run / "curve.png").stat().st_size > 0
+    assert not list(run.rglob(".unfinished-*"))
+
+
+def test_a_sample_with_nothing_to_learn_is_found_before_training(datasets, tmp_path):
+    sample = {**datasets["scenes"][0], "location": "mine.jsonl:7"}
+    silent = {**sample, "messages": sample["messages"][:1]}
+    with pytest.raises(TrainingError, match=r"mine\.jsonl:7: .*nothing to learn from"):
+        train(small_recipe(), datasets={"scenes": [datasets["scenes"][1], silent]}, output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 RUN = """

@@ -5,6 +5,7 @@ records trains on all of them, so its pictures were seen in training, and everyt
 """
 
 import json
+import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from cambrian_cli.speaker import Speaker
 if TYPE_CHECKING:
     from cambrian_model.training.recipe import Recipe
 
+FILE = "captions.json"
 NUM_PICTURES = 3
 NUM_SCENES_TO_ASK_ABOUT = 40  # enough for a question of every task
 MAX_NEW_TOKENS = 96
@@ -51,14 +53,25 @@ def make(
     """Captions three pictures with a checkpoint and writes ``captions.json`` and ``captions.png`` beside the run."""
     samples, held_out = choose(recipe, sources)
     speaker = Speaker.load(checkpoint) if samples else None
-    found = []
+    found: list[Caption] = []
     for sample in samples:
         question, reference = datasets.question_and_reference(sample)
         answer = speaker.answer(question, sample["images"], MAX_NEW_TOKENS) if speaker else ""
-        found.append(Caption(str(sample["images"][0]), question, answer, reference))
+        picture = _keep(Path(sample["images"][0]), run_dir, len(found))
+        found.append(Caption(str(picture), question, answer, reference))
     captions = Captions(found, held_out)
     write(captions, run_dir)
     return captions
+
+
+def stored(run_dir: Path) -> Captions | None:
+    """Returns the captions of a run that has them already."""
+    file = run_dir / FILE
+    if not file.is_file():
+        return None
+    content = json.loads(file.read_text(encoding="utf-8"))
+    captions = [Caption(**fields) for fields in content["captions"]]
+    return Captions([c._replace(image=str(run_dir.absolute() / c.image)) for c in captions], content["held_out"])
 
 
 def choose(
@@ -85,6 +98,9 @@ def choose(
 
 def show(out: Report, captions: Captions) -> None:
     """Prints the captions for people."""
+    if not captions.captions:
+        out.line("No captions: no record of this recipe's data has exactly one picture.")
+        return
     out.line(f"The model on {len(captions.captions)} {captions.title}:")
     for caption in captions.captions:
         out.line()
@@ -94,11 +110,22 @@ def show(out: Report, captions: Captions) -> None:
 
 
 def write(captions: Captions, folder: Path) -> None:
-    """Writes ``captions.json`` and, if there are any, ``captions.png``."""
-    content = {"held_out": captions.held_out, "captions": [caption._asdict() for caption in captions.captions]}
-    (folder / "captions.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Writes, if there are any, ``captions.png``, and ``captions.json`` with the pictures' paths inside the folder."""
+    from cambrian_eval.atomic import write_atomically
+
     if captions.captions:
         _draw(captions).save(folder / "captions.png")
+    inside = [c._replace(image=Path(c.image).relative_to(folder.absolute()).as_posix()) for c in captions.captions]
+    content = {"held_out": captions.held_out, "captions": [caption._asdict() for caption in inside]}
+    write_atomically(folder / FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")  # last: all is there
+
+
+def _keep(picture: Path, run_dir: Path, number: int) -> Path:
+    """Copies a picture into the run, which is to outlive the cache and the user's own pictures."""
+    kept = run_dir.absolute() / "captions" / f"{number}{picture.suffix.lower()}"
+    kept.parent.mkdir(exist_ok=True)
+    shutil.copyfile(picture, kept)
+    return kept
 
 
 def _lines(caption: Caption) -> list[str]:

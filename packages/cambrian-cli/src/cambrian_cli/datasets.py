@@ -7,7 +7,9 @@ replaced.
 """
 
 import contextlib
+import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -114,7 +116,7 @@ def cached_scenes(count: int, seed: int, side: int) -> Path:
     from cambrian_data.scenes import FORMAT_VERSION, write_scenes
 
     folder = cache_folder() / "scenes" / f"v{FORMAT_VERSION}-count{count}-seed{seed}-side{side}"
-    with _locked(folder.with_suffix(".lock")), progress("rendering scenes") as advance:
+    with _kept_whole(folder), progress("rendering scenes") as advance:
         write_scenes(folder, count=count, seed=seed, side=side, processes=_processes(count), progress=advance)
     return folder
 
@@ -153,7 +155,7 @@ def _made_once(what: str, questions: "SceneQuestionsSection", kind: str = "") ->
     scenes = cached_scenes(questions.scenes.count, questions.scenes.seed, questions.scenes.side)
     parts = [f"v{FORMAT_VERSION}", f"per-task-{questions.count_per_task or 'all'}", f"seed{questions.seed}", kind]
     folder = cache_folder() / what / scenes.name / "-".join(filter(None, parts))
-    with _locked(folder.with_suffix(".lock")), progress("writing questions") as advance:
+    with _kept_whole(folder), progress("writing questions") as advance:
         yield _Made(scenes, folder, advance)
 
 
@@ -162,7 +164,8 @@ def _read_made(folder: Path, file: str) -> list[Sample]:
     from cambrian_data import formats
 
     return [
-        record.to_dict() | {"images": [str(folder / str(image)) for image in record.images]}
+        record.to_dict()
+        | {"images": [str(folder / str(image)) for image in record.images], "location": record.location}
         for record in formats.read_records(folder / file)
     ]
 
@@ -181,12 +184,32 @@ def _with_images(record: "Record", folder: Path, paths: dict[str, str]) -> Sampl
         except ImageError as error:
             raise CommandError(f"{record.location}: {error}") from error
         paths[image] = str(path.resolve())
-    return record.to_dict() | {"images": [paths[image] if isinstance(image, str) else image for image in record.images]}
+    found = [paths[image] if isinstance(image, str) else image for image in record.images]
+    return record.to_dict() | {"images": found, "location": record.location}
 
 
 def _processes(count: int) -> int:
     """Returns how many processes render: starting one takes as long as some 50 scenes."""
     return max(1, min(os.cpu_count() or 1, count // 200))
+
+
+@contextlib.contextmanager
+def _kept_whole(folder: Path) -> Iterator[None]:
+    """Locks a folder of the cache that is to be made, after deleting it if it is not as it was when it was made."""
+    sizes = folder.with_name(f"{folder.name}.sizes.json")
+    with _locked(folder.with_name(f"{folder.name}.lock")):
+        if folder.is_dir() and not (sizes.is_file() and json.loads(sizes.read_text()) == _sizes(folder)):
+            shutil.rmtree(folder)
+            sizes.unlink(missing_ok=True)
+        yield
+        unfinished = sizes.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps(_sizes(folder)))
+        unfinished.replace(sizes)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Returns the size of every file in a folder by its path inside."""
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cambrian_cli import datasets
 from cambrian_cli.errors import CommandError
 from cambrian_cli.output import AdvancePart, Report, silence_libraries
-from cambrian_cli.runs import CHECKPOINT, RUNS
+from cambrian_cli.runs import CHECKPOINT, RECIPE, RUNS
 
 if TYPE_CHECKING:
     from cambrian_eval import Mode, Model, Result, Task
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from cambrian_model.training.recipe import CVBenchEvaluationSection, Recipe
 
 BATCH_SIZE = 16
-RECIPE = "recipe.yaml"  # by which a run's folder is known
 REPORT = "report.html"
 HELD_OUT_TASKS = ("cvbench", "cvbench-2d", "cvbench-3d")  # what the scene benchmark of a run holds questions for
 TASK = "cvbench"

@@ -37,6 +37,8 @@ MACHINE_REFUSALS = {
     errno.EPERM: "choose a folder that you may write to, or change its permissions",
     errno.EROFS: "choose a folder that you may write to",
     errno.ENOTDIR: "a part of this path is a file; choose another folder",
+    errno.ENAMETOOLONG: "a name in this path is too long; choose a shorter one",
+    errno.ELOOP: "links in this path lead in a circle; choose another folder",
 }
 
 app = typer.Typer(

@@ -5,6 +5,7 @@ Progress goes to stderr, as bars in a terminal and as a line now and then elsewh
 
 import contextlib
 import functools
+import io
 import json
 import os
 import sys
@@ -58,9 +59,9 @@ class Report:
         console.print(table)
 
     def result(self, fields: dict[str, Any]) -> None:
-        """Prints the result for machines, as the last line on stdout, if it was asked for."""
+        """Prints the result for machines, as the last line on stdout and in ASCII, if it was asked for."""
         if self._as_json:
-            typer.echo(json.dumps(fields, ensure_ascii=False, default=str), file=self._out)
+            typer.echo(json.dumps(fields, default=str), file=self._out)
 
 
 @contextlib.contextmanager
@@ -70,6 +71,8 @@ def report(as_json: bool = False) -> Iterator[Report]:
     Of several processes started by torchrun only the first one speaks on stdout.
     """
     out = sys.stdout
+    if isinstance(out, io.TextIOWrapper):
+        out.reconfigure(errors="replace")  # a terminal that cannot show a letter is no reason to lose the rest
     if not is_first_process():
         with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
             yield Report(nowhere, nowhere, as_json=False)

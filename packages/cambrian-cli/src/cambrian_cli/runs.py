@@ -1,12 +1,16 @@
 """Run folders: a new one that no other run has, and the checkpoint inside one."""
 
+import contextlib
 import os
+import shutil
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 from cambrian_cli.errors import CommandError
 
 RUNS = Path("runs")
+RECIPE = "recipe.yaml"  # by which a run's folder is known
 CHECKPOINT = "checkpoint"  # the trained model inside a run's folder
 
 
@@ -14,16 +18,19 @@ def check_options(output: Path | None, resume: bool) -> None:
     """Refuses, before any work is done, options that need a named folder and a folder that holds something.
 
     Raises:
-        CommandError: `--output` is missing where it is needed, or names a folder in use.
+        CommandError: Several processes were started; `--output` is missing where it is needed, or names a folder in
+            use.
     """
+    if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise CommandError(f"{processes} processes were started, but training runs in one process for now; start one.")
     if output is not None:
+        if (output / RECIPE).is_file():
+            return  # a run's folder: training knows whether it can be continued or replaced
         if not resume and output.exists() and not (output.is_dir() and not any(output.iterdir())):
             raise CommandError(f"{output} is in use; choose an empty or new folder, or continue its run with --resume.")
         return
     if resume:
         raise CommandError("--resume continues the run in a folder; name the folder with --output DIR.")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise CommandError("several processes train one run; give all of them the same folder with --output DIR.")
 
 
 def new_folder(recipe_name: str, now: datetime | None = None) -> Path:
@@ -37,6 +44,25 @@ def new_folder(recipe_name: str, now: datetime | None = None) -> Path:
             continue
         return folder
     raise CommandError(f"{RUNS} holds 10,000 runs named {recipe_name}-{stamp}; remove some or use --output DIR.")
+
+
+@contextlib.contextmanager
+def folder_of_run(output: Path | None, recipe_name: str) -> Iterator[Path]:
+    """Gives the folder of a run; a new one goes again if an error comes before the run's first step."""
+    if output is not None:
+        yield output
+        return
+    from cambrian_model.training.run import has_begun
+
+    folder = new_folder(recipe_name)
+    try:
+        yield folder
+    except BaseException:
+        if not has_begun(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                RUNS.rmdir()  # succeeds only if it is empty
+        raise
 
 
 def model_in(folder: Path) -> Path:
@@ -53,6 +79,12 @@ def model_in(folder: Path) -> Path:
 
 
 def checkpoint_in(folder: Path) -> Path:
-    """Returns the model folder of a run, or `folder` itself if it is one already, or no run (a name on the hub)."""
+    """Returns the model folder of a run, or `folder` itself if it is one already, or no run (a name on the hub).
+
+    Raises:
+        CommandError: The run has not finished.
+    """
     inside = folder / CHECKPOINT
+    if (folder / RECIPE).is_file() and not inside.is_dir():
+        raise CommandError(f"{folder}: this run has not finished; continue it with --resume.")
     return inside if inside.is_dir() and not (folder / "config.json").exists() else folder

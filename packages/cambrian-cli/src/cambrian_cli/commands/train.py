@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cambrian_cli.output import is_first_process, progress_of_parts, report, silence_libraries
+from cambrian_cli.output import progress_of_parts, report, silence_libraries
 
 if TYPE_CHECKING:
     from cambrian_cli.captions import Captions
@@ -86,25 +86,29 @@ def _train(
 
     runs.check_options(output, resume)
     from cambrian_model import training
+    from cambrian_model.training.run import find_finished
 
     silence_libraries()
     with report(as_json) as out:
         recipe = training.load_recipe(recipe_name, overrides=overrides or ())
         source = start_from and runs.model_in(start_from)
-        sources = datasets.build(recipe, stages)
-        with progress_of_parts() as advance:
-            result = training.train(
-                recipe,
-                datasets=sources,
-                output=output or runs.new_folder(recipe.name),
-                stages=stages,
-                start_from=source,
-                resume=resume,
-                progress=lambda now: advance(f"{PHASES[now.phase]} {now.stage}", now.done, now.total, **now.numbers),
-            )
-        if not is_first_process():
-            return
-        shown = captions.make(recipe, sources, result.checkpoint, result.run_dir)
+        result = find_finished(recipe, output, stages, source, resume) if output else None
+        shown = captions.stored(result.run_dir) if result else None
+        if result is None or shown is None:
+            sources = datasets.build(recipe, stages)
+            with runs.folder_of_run(output, recipe.name) as folder, progress_of_parts() as advance:
+                result = training.train(
+                    recipe,
+                    datasets=sources,
+                    output=folder,
+                    stages=stages,
+                    start_from=source,
+                    resume=resume,
+                    progress=lambda now: advance(
+                        f"{PHASES[now.phase]} {now.stage}", now.done, now.total, **now.numbers
+                    ),
+                )
+            shown = captions.make(recipe, sources, result.checkpoint, result.run_dir)
         captions.show(out, shown)
         results: list[Result] = []
         if list(recipe.stages)[-1] in result.stages:

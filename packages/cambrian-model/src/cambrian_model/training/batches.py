@@ -12,7 +12,7 @@ from torch.utils import data
 
 from cambrian_model.errors import CambrianModelError, TrainingError
 from cambrian_model.processing.sample import Sample
-from cambrian_model.training.index import DataIndex, Dataset, Encoder
+from cambrian_model.training.index import DataIndex, Dataset, Encoder, sample_name
 from cambrian_model.training.packing import Batch, Limits, Plan, Row, collate, plan_epoch, steps_of
 from cambrian_model.training.recipe import BatchSection
 
@@ -147,14 +147,14 @@ class _EncodedSteps(data.Dataset):
 
     def _encode(self, number: int) -> Sample:
         conversation = self.dataset[number]
-        name, planned = self.schedule.index.ids[number], self.schedule.index.lengths[number]
+        name, planned = sample_name(conversation), self.schedule.index.lengths[number]
         try:
             sample = self.encoder.encode(conversation["messages"], conversation.get("images") or [])
         except CambrianModelError as error:
-            raise TrainingError(f'sample "{name}": {error}') from error
+            raise TrainingError(f"{name}: {error}") from error
         if len(sample.input_ids) != planned:
             raise TrainingError(
-                f'sample "{name}" has {len(sample.input_ids)} tokens, but had {planned} when the data was indexed; '
+                f"{name} has {len(sample.input_ids)} tokens, but had {planned} when the data was indexed; "
                 "do not change records or pictures during a run"
             )
         return sample

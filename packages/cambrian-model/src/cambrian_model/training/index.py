@@ -18,7 +18,10 @@ Conversation = Mapping[str, Any]  # {"id", "source", "messages", "images"}, see 
 
 
 class Dataset(Protocol):
-    """Conversations in the chat form: ``{"id", "source", "messages", "images": [absolute path | bytes]}``."""
+    """Conversations in the chat form: ``{"id", "source", "messages", "images": [absolute path | bytes]}``.
+
+    One that was read from a file may have a ``"location"``, its ``file:line``, which errors then name.
+    """
 
     def __len__(self) -> int: ...
 
@@ -76,13 +79,19 @@ def index_dataset(
             sizes = [read_image_size(image, f"image {i}") for i, image in enumerate(images)]
             length = encoder.count_tokens(conversation["messages"], sizes)
         except CambrianModelError as error:
-            raise TrainingError(f'sample "{name}": {error}') from error
+            raise TrainingError(f"{sample_name(conversation)}: {error}") from error
         ids.append(name)
         lengths.append(length)
         num_images.append(len(images))
         digest.update(_signature(conversation, images, sizes, length))
         report(number + 1, len(dataset))
     return DataIndex(ids, lengths, num_images, digest.hexdigest())
+
+
+def sample_name(conversation: Conversation) -> str:
+    """Returns what errors call a conversation: the file and line it was read from where it says so, or its id."""
+    location = conversation.get("location")
+    return str(location) if location else f'sample "{conversation["id"]}"'
 
 
 def _signature(

@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from cambrian_model.errors import TrainingError
-from cambrian_model.training.state import write_text
+from cambrian_model.training.state import UNFINISHED, write_text
 
 Metrics = dict[str, Any]  # one line: stage, step, loss, lr, grad_norm, tokens, ...
 
@@ -135,8 +135,10 @@ def draw_curve(lines: Sequence[Metrics], path: Path, title: str) -> None:
         axes.set_axisbelow(True)
         axes.margins(x=0.01)
         axes.set_ylim(bottom=0)
+    unfinished = path.with_name(UNFINISHED + path.name)
     try:
-        figure.savefig(path)
+        figure.savefig(unfinished, format="png")
+        unfinished.replace(path)
     except OSError as error:
         raise TrainingError(f"could not write {path}: {error}; free disk space, then continue with --resume") from error
 

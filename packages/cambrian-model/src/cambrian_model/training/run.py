@@ -19,9 +19,11 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
+from transformers import AutoConfig
 from transformers.utils import logging
 
 from cambrian_model.assemble import assemble
+from cambrian_model.config import CambrianConfig
 from cambrian_model.errors import RecipeError, TrainingError, did_you_mean
 from cambrian_model.model import CambrianForConditionalGeneration
 from cambrian_model.processing.processor import CambrianProcessor
@@ -38,8 +40,8 @@ from cambrian_model.training.metrics import (
 )
 from cambrian_model.training.optim import build_optimizer
 from cambrian_model.training.provenance import describe_machine
-from cambrian_model.training.recipe import Recipe, StageSection, load_recipe
-from cambrian_model.training.stages import TrainableRow, select_trainable
+from cambrian_model.training.recipe import ModelSection, Recipe, StageSection, load_recipe
+from cambrian_model.training.stages import Trainable, TrainableRow, select_trainable
 from cambrian_model.training.state import (
     UNFINISHED,
     Checkpoints,
@@ -118,8 +120,11 @@ def train(
     names = _stage_names(recipe, stages)
     _check_ready(recipe, datasets, names)
     run = RunFolder(Path(output), recipe, names, start_from.resolve() if start_from else None)
-    if run.open(resume):
+    if run.is_finished(resume):
         return run.result()
+    if run.start_from and run.stages[0] in run.unfinished():
+        _check_same_model(recipe.model, run.start_from)
+    run.sweep()
     report = progress or (lambda _: None)
     accelerator = start_accelerator(recipe)
     started, seconds_before = time.perf_counter(), sum(line["seconds"] for line in read_metrics(run.metrics))
@@ -127,10 +132,37 @@ def train(
     for name in run.unfinished():
         seed_everything(recipe.seed, name)
         model, processor = _load_model(recipe, run.source(name))
+        trainable = select_trainable(model, recipe.stages[name])
         schedules = schedules or _schedules(run, datasets, processor, report)
-        _train_stage(run, name, model, processor, datasets, schedules[name], accelerator, report)
+        _train_stage(run, name, model, processor, trainable, datasets, schedules[name], accelerator, report)
     run.finish(seconds_before + time.perf_counter() - started)
     return run.result()
+
+
+def find_finished(
+    recipe: Recipe,
+    output: Path,
+    stages: Sequence[str] | None = None,
+    start_from: Path | None = None,
+    resume: bool = False,
+) -> TrainResult | None:
+    """Returns the result of a run that is finished already, without its data; None if there is something to do.
+
+    Raises:
+        RecipeError: Unknown stage.
+        TrainingError: The folder holds another run, or something else.
+    """
+    names = _stage_names(recipe, stages)
+    run = RunFolder(Path(output), recipe, names, start_from.resolve() if start_from else None)
+    return run.result() if run.is_finished(resume) else None
+
+
+def has_begun(folder: Path) -> bool:
+    """Tells whether a run in this folder has taken a step; one that has not holds nothing worth keeping."""
+    metrics = folder / "metrics.jsonl"
+    return (metrics.is_file() and metrics.stat().st_size > 0) or any(
+        (folder / name).is_dir() and any((folder / name).iterdir()) for name in ("checkpoints", "stages", "checkpoint")
+    )
 
 
 @dataclass(frozen=True)
@@ -146,6 +178,11 @@ class RunFolder:
     def metrics(self) -> Path:
         """One JSON object per step."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def curve(self) -> Path:
+        """Loss and learning rate of all steps as a picture."""
+        return self.path / "curve.png"
 
     @property
     def checkpoint(self) -> Path:
@@ -170,24 +207,26 @@ class RunFolder:
         position = list(self.stages).index(name)
         return self.stage(self.stages[position - 1]) if position else self.start_from
 
-    def open(self, resume: bool) -> bool:
-        """Claims the folder for this run, and tells whether the run is finished already.
+    def is_finished(self, resume: bool) -> bool:
+        """Tells whether the run is finished already, after a look at what the folder holds; writes nothing.
+
+        A run without a single step, as a mistake leaves it, is no obstacle to the corrected one.
 
         Raises:
             TrainingError: The folder holds another run, or something else.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise TrainingError(f"{self.path} cannot be the output folder: {error}; choose another --output") from error
-        content = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith(UNFINISHED))
+        if self.path.exists() and not self.path.is_dir():
+            raise TrainingError(f"{self.path} cannot be the output folder: it is a file; choose another --output")
+        entries = self.path.iterdir() if self.path.is_dir() else ()
+        content = sorted(entry.name for entry in entries if not entry.name.startswith(UNFINISHED))
         if not content:
-            write_text(self.path / "recipe.yaml", self.recipe.to_yaml())
             return False
         if "recipe.yaml" not in content:
             raise TrainingError(
                 f"{self.path} is no run folder: it holds {', '.join(content[:5])}; choose an empty or new --output"
             )
+        if not has_begun(self.path):
+            return False
         other = load_recipe(self.path / "recipe.yaml")
         if not resume:
             raise TrainingError(
@@ -201,17 +240,25 @@ class RunFolder:
             )
         self._check_same("stages", list(self.stages))
         self._check_same("start_from", str(self.start_from) if self.start_from else None)
-        self.checkpoints.sweep()
         return (self.path / "result.json").is_file()
 
+    def sweep(self) -> None:
+        """Deletes what a killed run left half-written."""
+        self.checkpoints.sweep()
+        for left in [*self.path.glob(f"{UNFINISHED}*"), *(self.path / "stages").glob(f"{UNFINISHED}*")]:
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+
     def describe(self, schedules: Mapping[str, Schedule]) -> None:
-        """Writes `run.json`, or checks that the data is what it was when the run began.
+        """Claims the folder and writes `run.json`, or checks that the data is what it was when the run began.
 
         Raises:
-            TrainingError: The data has changed.
+            TrainingError: The data has changed, no sample fits into a row, or the folder cannot be made.
         """
         indices = {self.recipe.stages[name].data: schedule.index for name, schedule in schedules.items()}
-        known = self._known().get("data", {})
+        known = self._known().get("data", {}) if has_begun(self.path) else {}
         for name, index in indices.items():
             if name in known and known[name]["fingerprint"] != index.fingerprint:
                 raise TrainingError(
@@ -229,6 +276,11 @@ class RunFolder:
             "packing": {name: _packing_facts(schedule) for name, schedule in schedules.items()},
             **describe_machine(),
         }
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(f"{self.path} cannot be the output folder: {error}; choose another --output") from error
+        write_text(self.path / "recipe.yaml", self.recipe.to_yaml())
         write_json(self.path / "run.json", facts)
 
     def describe_stage(self, name: str, table: Sequence[TrainableRow]) -> None:
@@ -245,7 +297,10 @@ class RunFolder:
         """
         with atomic_folder(self.checkpoint, "checkpoint") as folder:
             shutil.copytree(self.stage(self.stages[-1]), folder, copy_function=_link_or_copy, dirs_exist_ok=True)
-        summaries = summarise(read_metrics(self.metrics))
+        lines = read_metrics(self.metrics)
+        if lines and not self.curve.is_file():
+            draw_curve(lines, self.curve, self.recipe.name)
+        summaries = summarise(lines)
         stages = {name: asdict(summary) for name, summary in summaries.items()}
         write_json(self.path / "result.json", {"seconds": round(seconds, 3), "stages": stages})
 
@@ -255,7 +310,7 @@ class RunFolder:
         stages = {name: StageSummary(**summary) for name, summary in result["stages"].items()}
         dropped = {
             name: {reason: len(ids) for reason, ids in packing["dropped"].items()}
-            for name, packing in self._known()["packing"].items()
+            for name, packing in self._known().get("packing", {}).items()
         }
         return TrainResult(self.path, self.checkpoint, result["seconds"], stages, dropped)
 
@@ -265,9 +320,9 @@ class RunFolder:
 
     def _check_same(self, key: str, value: Any) -> None:
         known = self._known()
-        if known and known[key] != value:
+        if known and known.get(key) != value:
             raise TrainingError(
-                f"{self.path} holds a run with {key} {known[key]}, not {value}; "
+                f"{self.path} holds a run with {key} {known.get(key)}, not {value}; "
                 "resume it as it was started, or choose another --output"
             )
 
@@ -277,6 +332,7 @@ def _train_stage(
     name: str,
     model: CambrianForConditionalGeneration,
     processor: CambrianProcessor,
+    trainable: Trainable,
     datasets: Mapping[str, Dataset],
     schedule: Schedule,
     accelerator: Accelerator,
@@ -284,7 +340,6 @@ def _train_stage(
 ) -> None:
     """Trains one stage from its newest checkpoint, or from its beginning, and exports the model."""
     recipe, stage = run.recipe, run.recipe.stages[name]
-    trainable = select_trainable(model, stage)
     run.describe_stage(name, trainable.table)
     model.to(accelerator.device)
     optimizer = build_optimizer(trainable.groups, stage.optim)
@@ -301,10 +356,10 @@ def _train_stage(
                 report(Progress("train", name, step.number, num_steps, _shown(step.metrics)))
             if _is_due(recipe.checkpoint.every, step.number, num_steps):
                 run.checkpoints.save(Progressed(name, step.number, step.next_place), model, optimizer)
+    draw_curve(read_metrics(run.metrics), run.curve, recipe.name)  # before the export, which makes the stage done
     with atomic_folder(run.stage(name), "the model of stage") as folder, _no_progress_bars():
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
-    draw_curve(read_metrics(run.metrics), run.path / "curve.png", recipe.name)
     report(Progress("export", name, 1, 1))
 
 
@@ -314,6 +369,53 @@ def _load_model(recipe: Recipe, source: Path | None) -> tuple[CambrianForConditi
     with _no_progress_bars():
         model = CambrianForConditionalGeneration.from_pretrained(source, dtype=torch.float32)
     return model, CambrianProcessor.from_pretrained(source)
+
+
+def _check_same_model(section: ModelSection, source: Path) -> None:
+    """Refuses to start from a model that is not the recipe's, for its `model` section would go unheeded.
+
+    Raises:
+        TrainingError: Names the key and both values.
+    """
+    found = CambrianConfig.from_pretrained(source)
+    wanted_parts, found_parts = _wanted_parts(section), _found_parts(found)
+    for key, wanted in wanted_parts.items():
+        if wanted != found_parts.get(key):
+            raise TrainingError(
+                f"model.{key} is {wanted} in the recipe, but {found_parts.get(key)} in the checkpoint {source}; "
+                "change this key, take the checkpoint's own recipe, or start from another checkpoint"
+            )
+
+
+TEXT_KEYS = ("model_type", "hidden_size", "num_hidden_layers")
+ENCODER_KEYS = ("image_side", "feature_layer", "grid_side")
+
+
+def _wanted_parts(section: ModelSection) -> dict[str, Any]:
+    """Returns what a recipe says of its model, by dotted key; what it leaves open is left out."""
+    parts: dict[str, Any] = {"grid_side": section.grid_side, "vision_encoders": len(section.vision_encoders)}
+    for i, encoder in enumerate(section.vision_encoders):
+        parts[f"vision_encoders.{i}.name"] = encoder.name if ":" in encoder.name else f"timm:{encoder.name}"
+        given = {key: getattr(encoder, key) for key in ENCODER_KEYS}
+        parts |= {f"vision_encoders.{i}.{key}": value for key, value in given.items() if value is not None}
+    parts |= {f"connector.{key}": value for key, value in section.connector.model_dump(mode="json").items()}
+    language = section.language_model
+    text = language.config or {}
+    if language.path and Path(language.path).is_dir():
+        text = AutoConfig.from_pretrained(language.path).to_dict()
+    return parts | {f"language_model.config.{key}": text[key] for key in TEXT_KEYS if key in text}
+
+
+def _found_parts(config: CambrianConfig) -> dict[str, Any]:
+    """Returns the same of a checkpoint."""
+    parts: dict[str, Any] = {"grid_side": config.grid_side, "vision_encoders": len(config.encoders)}
+    for i, encoder in enumerate(config.encoders):
+        parts[f"vision_encoders.{i}.name"] = f"{encoder.library}:{encoder.name}"
+        parts |= {f"vision_encoders.{i}.{key}": getattr(encoder, key) for key in ENCODER_KEYS}
+    connector = asdict(config.sva)
+    parts |= {f"connector.{k}": list(v) if isinstance(v, tuple) else v for k, v in connector.items()}
+    text = config.get_text_config()
+    return parts | {f"language_model.config.{key}": getattr(text, key, None) for key in TEXT_KEYS}
 
 
 @contextmanager
