@@ -182,6 +182,11 @@ def test_a_model_in_half_precision_answers(language_model, encoder, tmp_path, dt
     loaded = CambrianForConditionalGeneration.from_pretrained(tmp_path, dtype="auto")
     assert loaded.dtype == dtype
     content = [{"type": "image", "image": torch.zeros(3, 30, 50, dtype=torch.uint8)}, {"type": "text", "text": "?"}]
-    options: dict[str, Any] = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
+    options: dict[str, Any] = {
+        "add_generation_prompt": True,
+        "tokenize": True,
+        "return_dict": True,
+        "return_tensors": "pt",
+    }
     inputs = processor.apply_chat_template([{"role": "user", "content": content}], **options)
     assert loaded.generate(**inputs, max_new_tokens=3).shape[1] > inputs["input_ids"].shape[1]
