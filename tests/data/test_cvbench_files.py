@@ -26,14 +26,14 @@ from cambrian_data.cvbench import (
     write_scene_records,
 )
 from cambrian_data.cvbench import questions as wording
-from cambrian_data.cvbench.annotations import Instance, Picture
+from cambrian_data.cvbench.annotations import Cuboid, Instance, Picture
 from cambrian_data.cvbench.build import build, candidates_2d, candidates_3d
 from cambrian_data.cvbench.candidates import Candidate, Task
 from cambrian_data.cvbench.drawing import draw_boxes
 from cambrian_data.cvbench.makers import count
 from cambrian_data.cvbench.names import is_plural, one, plural
 from cambrian_data.cvbench.pictures import show
-from cambrian_data.cvbench.questions import Question, ask
+from cambrian_data.cvbench.questions import Question, ask, choice_text
 from cambrian_data.cvbench.sources import coco, omni3d
 from cambrian_data.errors import DataError, ImageError
 from cambrian_data.images import load_image
@@ -247,36 +247,78 @@ def test_the_letter_is_read_from_every_reasoned_answer(questions):
         assert (found.letter, found.rule) == (question.letter, "declared letter")
 
 
-def test_reasoned_answers_say_where_things_are():
-    def instance(number, kind, *box):
-        return Instance(number, kind, Box(*box), 16.0)
+def seen(number, name, *box):
+    return Instance(number, name, Box(*box), 16.0)
 
-    ball, book, other = (
-        instance(1, "ball", 0, 40, 10, 50),
-        instance(2, "books", 40, 40, 50, 50),
-        instance(3, "ball", 80, 80, 90, 90),
-    )
-    picture = Picture("a.png", 90, 90, (ball, book, other))
 
-    def answer(task, subjects, answer, choices, category=("ball",)):
-        candidate = Candidate(task, picture, category, subjects, (), answer, (True,) * len(subjects))
-        return reasoned_answer(Question(candidate, choices, choices.index(answer)))
+def solid(number, name, box, x, y, z):
+    """A cube of one metre around a point."""
+    corners = [(x + dx, y + dy, z + dz) for dx in (-0.5, 0.5) for dy in (-0.5, 0.5) for dz in (-0.5, 0.5)]
+    return Cuboid(number, name, Box(*box), tuple(corners))
 
-    assert answer(Task.COUNT, (ball, other), "2", ("1", "2")) == (
-        "There is a ball on the left and a ball on the lower right, 2 in all. The answer is (B)."
+
+def answered(task, subjects, answer, choices, category="ball", boxed=True):
+    """The reasoned answer about a picture in which x counts tens of pixels and y twenties."""
+    picture = Picture("a.png", 160, 320, tuple(subjects))
+    candidate = Candidate(task, picture, (category,), tuple(subjects), (), answer, (boxed,) * len(subjects))
+    return reasoned_answer(Question(candidate, choices, choices.index(choice_text(candidate, answer))))
+
+
+BALL, HIGHER = seen(1, "ball", 20, 60, 30, 80), seen(2, "ball", 20, 20, 30, 40)
+BOOKS, APPLE = seen(3, "books", 80, 100, 90, 110), seen(4, "apple", 130, 250, 160, 270)
+
+
+def test_a_count_names_every_thing_from_left_to_right():
+    other = seen(5, "ball", 130, 250, 160, 270)
+    assert answered(Task.COUNT, (other, BALL, HIGHER), "3", ("1", "2", "3")) == (
+        "I see a ball at x2 y1, a ball at x2 y3 and a ball at x14 y13, 3 in all. The answer is (C)."
     )
-    assert answer(Task.COUNT, (), "0", ("0", "1")) == "There are no balls, 0 in all. The answer is (A)."
-    assert answer(Task.RELATION, (ball, book), "left", ("left", "right")) == (
-        "The ball is on the left and the books are in the middle. The ball is to the left of the books. "
-        "The answer is (A)."
+    assert answered(Task.COUNT, (APPLE,), "1", ("1", "2"), "apple") == (
+        "I see an apple at x14 y13, 1 in all. The answer is (A)."
     )
-    assert answer(Task.DEPTH, (ball, book), "blue", ("red", "blue")) == (
-        "The ball is on the left and the books are in the middle. The books are closer to the camera. "
-        "The answer is (B)."
+    assert answered(Task.COUNT, (BOOKS,), "1", ("0", "1"), "books") == (
+        "I see books at x8 y5, 1 in all. The answer is (B)."
     )
-    assert answer(Task.DISTANCE, (ball, book, other), "blue", ("green", "blue")) == (
-        "The ball is on the left, the books are in the middle and the ball is on the lower right. "
-        "The books are closer to the ball. The answer is (B)."
+
+
+def test_a_count_of_none_names_what_is_not_there():
+    assert answered(Task.COUNT, (), "0", ("0", "1")) == "I see no balls, 0 in all. The answer is (A)."
+    assert answered(Task.COUNT, (), "0", ("1", "0"), "books") == "I see no books, 0 in all. The answer is (B)."
+
+
+def test_a_relation_follows_from_both_places():
+    assert answered(Task.RELATION, (BALL, BOOKS), "left", ("left", "right"), boxed=False) == (
+        "I see the ball at x2 y3 and the books at x8 y5. Seen from the books, the ball is left. The answer is (A)."
+    )
+    assert answered(Task.RELATION, (BOOKS, BALL), "right", ("left", "right")) == (
+        "I see the books in the red box at x8 y5 and the ball in the blue box at x2 y3. "
+        "Seen from the ball, the books are right. The answer is (B)."
+    )
+
+
+CLOSE = solid(1, "ball", (20, 60, 30, 80), 0, 0, 7), solid(2, "books", (80, 100, 90, 110), 3, 0, 11)
+
+
+def test_depth_is_told_by_both_depths():
+    assert answered(Task.DEPTH, CLOSE, "red", ("books", "ball")) == (
+        "I see the ball in the red box at x2 y3 z17 and the books in the blue box at x8 y5 z21. "
+        "Closer to the camera is the ball. The answer is (B)."
+    )
+    assert answered(Task.DEPTH, CLOSE[::-1], "red", ("books", "ball")) == (
+        "I see the books in the red box at x8 y5 z21 and the ball in the blue box at x2 y3 z17. "
+        "Closer to the camera are the books. The answer is (A)."
+    )
+
+
+def test_distance_is_told_in_metres_between_the_middles():
+    lamp = solid(3, "lamp", (130, 250, 160, 270), 0, 12, 2)  # 13 m from the ball; the books are 5 m from it
+    assert answered(Task.DISTANCE, (*CLOSE, lamp), "blue", ("lamp", "books")) == (
+        "I see the ball in the red box at x2 y3 z17, the books in the blue box at x8 y5 z21 and the lamp in the green "
+        "box at x14 y13 z6. From the ball, the books are 5 metres away and the lamp is 13 metres away. "
+        "Closer to the ball are the books. The answer is (B)."
+    )
+    assert "the books are 5 metres away and the lamp is 4 metres away. Closer to the ball is the lamp." in answered(
+        Task.DISTANCE, (*CLOSE, solid(3, "lamp", (130, 250, 160, 270), 0, 0, 3.4)), "green", ("lamp", "books")
     )
 
 

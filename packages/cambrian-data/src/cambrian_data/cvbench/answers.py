@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from cambrian_data.cvbench.annotations import Cuboid, Instance
 from cambrian_data.cvbench.candidates import Candidate, Task
 from cambrian_data.cvbench.names import listed, one, plural, verb
-from cambrian_data.cvbench.questions import Question, choice_text
-from cambrian_data.scenes.captions import place as ninth
-
-Place = Callable[[float, float], str]
-"""Words for a point of the picture, x and y in 0..1 from the upper left."""
-
-SIDES = {"left": "to the left of", "right": "to the right of", "above": "above", "below": "below"}
+from cambrian_data.cvbench.questions import BOX_COLOURS, Question, choice_text
+from cambrian_data.places import left_to_right, place_words
 
 
 def short_answer(question: Question) -> str:
@@ -22,49 +18,61 @@ def short_answer(question: Question) -> str:
     return question.letter
 
 
-def reasoned_answer(question: Question, place: Place = ninth) -> str:
-    """Names, places, relation, letter.
+def reasoned_answer(question: Question) -> str:
+    """Names, places, what follows from them, letter; the words of the right choice stand directly before the letter.
 
-    `The ball is on the left and the cube is in the middle. The ball is to the left of the cube. The answer is (A).`
-
-    Args:
-        question: to answer.
-        place: words for the middle of a thing's box; those of the captions by default.
+    `I see the ball at x3 y12 and the cube in the blue box at x9 y4. Seen from the cube, the ball is left. The answer is
+    (A).` Places are those of `cambrian_data.places`; cuboids have a depth, instances have none.
     """
     candidate = question.candidate
-    if question.task is Task.COUNT:
-        return f"{count(candidate, place)} The answer is ({question.letter})."
-    seen = listed([is_at(thing, candidate, place) for thing in candidate.subjects])
-    return f"{seen[0].upper()}{seen[1:]}. {conclusion(candidate)} The answer is ({question.letter})."
+    found = count(candidate) if question.task is Task.COUNT else f"{sight(candidate)} {conclusion(candidate)}"
+    return f"{found} The answer is ({question.letter})."
 
 
-def count(candidate: Candidate[Any], place: Place) -> str:
+def count(candidate: Candidate[Any]) -> str:
     """Every counted thing with its place, from left to right, and then how many."""
     name = candidate.category[0]
     if not candidate.subjects:
-        return f"There are no {plural(name)}, 0 in all."
-    things = sorted(candidate.subjects, key=lambda thing: (*thing.box.centre, thing.id))
-    verb_first = verb(name)
-    seen = listed([f"{one(name)} {where(thing, candidate, place)}" for thing in things])
-    return f"There {verb_first} {seen}, {len(things)} in all."
+        return f"I see no {plural(name)}, 0 in all."
+    picture = candidate.picture
+    things = sorted(candidate.subjects, key=lambda t: (*left_to_right(t.box, picture.width, picture.height), t.id))
+    seen = listed([f"{one(name)} {place(thing, candidate)}" for thing in things])
+    return f"I see {seen}, {len(things)} in all."
 
 
-def is_at(thing: Instance | Cuboid, candidate: Candidate[Any], place: Place) -> str:
-    """`the ball is on the left`."""
-    return f"the {thing.category} {verb(thing.category)} {where(thing, candidate, place)}"
+def sight(candidate: Candidate[Any]) -> str:
+    """The things asked about, each with its box, if it has one, and its place."""
+    things = zip(candidate.subjects, candidate.boxed, BOX_COLOURS, strict=False)
+    named = [
+        f"the {thing.category}{f' in the {colour} box' if boxed else ''} {place(thing, candidate)}"
+        for thing, boxed, colour in things
+    ]
+    return f"I see {listed(named)}."
 
 
-def where(thing: Instance | Cuboid, candidate: Candidate[Any], place: Place) -> str:
-    """Words for where the thing is in the picture."""
-    x, y = thing.box.centre
-    return place(x / candidate.picture.width, y / candidate.picture.height)
+def place(thing: Instance | Cuboid, candidate: Candidate[Any]) -> str:
+    """Words for where the thing is."""
+    depth = sum(vertex[2] for vertex in thing.vertices) / len(thing.vertices) if isinstance(thing, Cuboid) else None
+    return " ".join(place_words(thing.box, candidate.picture.width, candidate.picture.height, depth))
 
 
 def conclusion(candidate: Candidate[Any]) -> str:
-    """The relation, in a sentence."""
-    first, second = candidate.subjects[:2]
+    """What follows from the places."""
+    first = candidate.subjects[0]
     if candidate.task is Task.RELATION:
-        return f"The {first.category} {verb(first.category)} {SIDES[candidate.answer]} the {second.category}."
+        located = first.category
+        return f"Seen from the {candidate.subjects[1].category}, the {located} {verb(located)} {candidate.answer}."
     closer = choice_text(candidate, candidate.answer)
-    target = "camera" if candidate.task is Task.DEPTH else first.category
-    return f"The {closer} {verb(closer)} closer to the {target}."
+    if candidate.task is Task.DEPTH:
+        return f"Closer to the camera {verb(closer)} the {closer}."
+    away = [
+        f"the {other.category} {verb(other.category)} {metres(first, other)} metres away"
+        for other in candidate.subjects[1:]
+    ]
+    return f"From the {first.category}, {listed(away)}. Closer to the {first.category} {verb(closer)} the {closer}."
+
+
+def metres(first: Cuboid, second: Cuboid) -> int:
+    """Between the middles of two things, rounded."""
+    middles = [np.mean(thing.vertices, axis=0) for thing in (first, second)]
+    return round(float(np.linalg.norm(middles[0] - middles[1])))

@@ -9,14 +9,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from cambrian_data.errors import DataError
 from cambrian_data.scenes.generate import write_atomically, writing
 
-MANIFEST, MARKER = "cvbench.json", "cvbench.unfinished"
+
+class Kind(NamedTuple):
+    """What a folder holds, in a word, and the names of its two files."""
+
+    what: str
+    manifest: str
+    marker: str
+
+
+QUESTIONS = Kind("questions", "cvbench.json", "cvbench.unfinished")
 
 Request = TypeVar("Request", bound=msgspec.Struct)
 Summary = TypeVar("Summary", bound=msgspec.Struct)
@@ -65,6 +74,7 @@ def make_once(
     form: type[Summary],
     make: Callable[[Writer], Summary],
     missing: Callable[[Summary], str | None],
+    kind: Kind = QUESTIONS,
 ) -> Summary:
     """Makes the folder, or gives the summary of one that is finished.
 
@@ -74,56 +84,57 @@ def make_once(
         form: of the summary.
         make: writes the files.
         missing: what a finished folder with this summary lacks, in words; None if it is whole.
+        kind: what the folder holds.
 
     Raises:
         DataError: if the folder holds something else or cannot be written.
     """
     with writing(output):
-        finished = claim(output, request, form, missing)
+        finished = claim(output, request, form, missing, kind)
         if finished is not None:
             return finished
         summary = make(Writer(output))
         content = msgspec.json.format(msgspec.json.encode(Manifest(request, summary)), indent=2)
-        write_atomically(output / MANIFEST, content + b"\n")
-        (output / MARKER).unlink()
+        write_atomically(output / kind.manifest, content + b"\n")
+        (output / kind.marker).unlink()
     return summary
 
 
 def claim(
-    output: Path, request: Request, form: type[Summary], missing: Callable[[Summary], str | None]
+    output: Path, request: Request, form: type[Summary], missing: Callable[[Summary], str | None], kind: Kind
 ) -> Summary | None:
     """Marks the folder as this request's, or gives the summary if it is finished; refuses one of something else."""
-    marker, wanted = output / MARKER, msgspec.json.encode(request)
+    marker, wanted = output / kind.marker, msgspec.json.encode(request)
     if output.exists() and not output.is_dir():
-        raise DataError(f"{output} is a file; expected a folder to write questions to.")
-    if (output / MANIFEST).exists():
-        return finished_summary(output, request, form, missing)
+        raise DataError(f"{output} is a file; expected a folder to write {kind.what} to.")
+    if (output / kind.manifest).exists():
+        return finished_summary(output, request, form, missing, kind)
     if marker.exists():
         if marker.read_bytes() != wanted:
-            raise DataError(f"{output} holds unfinished questions of another request; choose another folder.")
+            raise DataError(f"{output} holds unfinished {kind.what} of another request; choose another folder.")
     elif output.exists() and any(output.iterdir()):
-        raise DataError(f"{output} is not empty and holds no questions; choose an empty or a new folder.")
+        raise DataError(f"{output} is not empty and holds no {kind.what}; choose an empty or a new folder.")
     output.mkdir(parents=True, exist_ok=True)
     write_atomically(marker, wanted)
     return None
 
 
 def finished_summary(
-    output: Path, request: Request, form: type[Summary], missing: Callable[[Summary], str | None]
+    output: Path, request: Request, form: type[Summary], missing: Callable[[Summary], str | None], kind: Kind
 ) -> Summary:
     """The manifest's content, if it is this request's and its files are there."""
-    path = output / MANIFEST
+    path = output / kind.manifest
     try:
         document = msgspec.json.decode(path.read_bytes())
-        held, summary = document["request"], msgspec.convert(document["summary"], form)
-    except (msgspec.DecodeError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is not a manifest of questions ({error}); choose another folder.") from error
-    wanted = msgspec.to_builtins(request)
-    if held != wanted:
-        raise DataError(f"{output} holds other questions: {differences(held, wanted)}; choose another folder.")
+        held, wanted = document["request"], msgspec.to_builtins(request)
+        if held != wanted:
+            raise DataError(f"{output} holds other {kind.what}: {differences(held, wanted)}; choose another folder.")
+        summary = msgspec.convert(document["summary"], form)
+    except (msgspec.DecodeError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is not a manifest of {kind.what} ({error}); choose another folder.") from error
     lack = missing(summary)
     if lack is not None:
-        raise DataError(f"{lack} missing from finished questions; delete {output} and make it again.")
+        raise DataError(f"{lack} missing from finished {kind.what}; delete {output} and make it again.")
     return summary
 
 

@@ -24,7 +24,7 @@ from cambrian_data.formats import chat
 from cambrian_data.scenes.generate import MANIFEST as SCENES_MANIFEST
 from cambrian_data.scenes.generate import ScenesSummary
 
-FORMAT_VERSION = 1  # raised whenever the same arguments give other bytes
+FORMAT_VERSION = 2  # raised whenever the same arguments give other bytes
 SOURCES = {"2D": "Scenes2D", "3D": "Scenes3D"}
 RECORDS = "records.jsonl"
 
