@@ -46,6 +46,18 @@ def test_packed_logits_equal_separate_logits(language, attention):
     torch.testing.assert_close(packed, separate, atol=1e-5, rtol=0)
 
 
+@torch.no_grad()
+def test_packed_samples_stay_apart_for_trainers_that_say_nothing_of_a_cache():
+    model = tiny_model(LANGUAGES[0])
+    batch = pack(samples())
+    batch["labels"] = batch["input_ids"].clone().clamp(0, VOCABULARY - 1)
+    assert model.config.get_text_config().use_cache
+    assert model(**batch).loss == model(**batch, use_cache=False).loss != model(**batch, use_cache=True).loss
+    batch.pop("labels")
+    model.train()
+    assert model(**batch).past_key_values is None
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 @torch.no_grad()
 def test_left_padded_generation_equals_one_by_one(language):

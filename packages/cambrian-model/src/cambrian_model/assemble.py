@@ -2,9 +2,10 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from huggingface_hub.errors import StrictDataclassError
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -50,6 +51,8 @@ def assemble(spec: Mapping[str, Any]) -> tuple[CambrianForConditionalGeneration,
     _load_language_model(model, language)
     for encoder, source in zip(model.vision_encoders, sources, strict=True):
         encoder.load_state_dict(load_timm_encoder(source).state_dict())
+    words = cast(nn.Embedding, model.get_input_embeddings()).weight.detach().float()
+    model.connector.match_size(words.square().mean().sqrt().item())  # differs from the reference: PyTorch's own size
     return model, processor
 
 

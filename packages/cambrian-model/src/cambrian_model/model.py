@@ -231,13 +231,16 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
             mm_encoder_outputs: {"image": `get_image_features(...)`}; `generate` encodes once and passes this.
             labels: Ids to predict, aligned with `input_ids`; -100 is not supervised.
             num_items_in_batch: Divides the summed loss; by default the number of supervised tokens here.
-            use_cache: Whether to return a cache.
+            use_cache: Whether to return a cache; by default not in training nor with labels, for transformers tells
+                packed samples apart only where there is none.
             logits_to_keep: As in transformers.
             kwargs: Passed to the language model.
 
         Raises:
             PromptError: Image tokens and pictures do not agree in number.
         """
+        if use_cache is None and (self.training or labels is not None):
+            use_cache = False
         context = None
         if inputs_embeds is None:
             if input_ids is None:

@@ -202,10 +202,10 @@ class CambrianProcessor(ProcessorMixin):
         _require_supervised(labels, name)
         return Sample(torch.tensor(input_ids), torch.tensor(labels), pixels["pixel_values"], pixels["image_sizes"])
 
-    def count_tokens(
+    def encode_text(
         self, messages: Messages, image_sizes: Sequence[Sequence[int]] = (), name: str = "conversation"
-    ) -> int:
-        """Returns how many tokens `encode` will make of a conversation with pictures of these (height, width).
+    ) -> tuple[list[int], list[int]]:
+        """Returns ids and labels as `encode` makes them, of pictures of which only (height, width) are known.
 
         Raises:
             PromptError: Sizes and placeholders do not match in number, or nothing is supervised.
@@ -214,7 +214,17 @@ class CambrianProcessor(ProcessorMixin):
         require_match(_count_marks(segments), len(image_sizes), name)
         input_ids, labels = self._expand(segments, image_sizes)
         _require_supervised(labels, name)
-        return len(input_ids)
+        return input_ids, labels
+
+    def count_tokens(
+        self, messages: Messages, image_sizes: Sequence[Sequence[int]] = (), name: str = "conversation"
+    ) -> int:
+        """Returns how many tokens `encode` will make of a conversation with pictures of these (height, width).
+
+        Raises:
+            PromptError: Sizes and placeholders do not match in number, or nothing is supervised.
+        """
+        return len(self.encode_text(messages, image_sizes, name)[0])
 
     @classmethod
     def _get_arguments_from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> list[Any]:

@@ -6,6 +6,7 @@ no attention mask: transformers reads the boundaries from the positions, and an 
 """
 
 import bisect
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -84,7 +85,7 @@ def pack(samples: Sequence[int], lengths: Sequence[int], num_images: Sequence[in
 
     Source: best-fit decreasing, at most 11/9 of the fewest rows possible (Johnson 1973).
     """
-    most_images = limits.max_images if limits.max_images is not None else sum(num_images)
+    most_images = limits.max_images if limits.max_images is not None else sys.maxsize
     rows: list[Row] = []
     image_room: list[int] = []
     open_rows: list[tuple[int, int]] = []  # (tokens left, row), sorted

@@ -148,24 +148,46 @@ class QuestionsSection(Section):
     cvbench: TrainingQuestionsSection
 
 
+MADE = ("scenes", "grounding", "questions")  # sources that are made by whoever starts the run
+
+
+class GroundingSection(Section):
+    """Descriptions of scenes, and readings of their cells, with exact places: for alignment.
+
+    Attributes:
+        scenes: What they are about.
+        grid_side: Cells along either side of the grid that is read: the model's.
+        readings_per_picture: Attributes of which every cell is read, beside the description.
+        seed: Of the boxes drawn and the attributes read.
+    """
+
+    scenes: ScenesSection
+    grid_side: Count
+    readings_per_picture: Annotated[int, Field(ge=0, le=6)] = 2
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
 class SourceSection(Section):
-    """One source of training data: records in a file with their image folder, scenes, or questions about scenes."""
+    """One source of training data: records in a file with their image folder, or what is made from scenes."""
 
     records: str | None = None
     images: str | None = None
     scenes: ScenesSection | None = None
+    grounding: GroundingSection | None = None
     questions: QuestionsSection | None = None
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
-        _at_most_one(self, "records", "scenes", "questions")
-        if _nothing(self, "scenes", "questions") and "records" not in self.model_fields_set:
-            raise ValueError("give records (and images), scenes, or questions")
+        _at_most_one(self, "records", *MADE)
+        if _nothing(self, *MADE) and "records" not in self.model_fields_set:
+            raise ValueError("give records (and images), scenes, grounding, or questions")
         return self
 
     def made_from(self) -> ScenesSection | None:
         """Returns the scenes that the source is made from, if it is."""
-        return self.questions.cvbench.scenes if self.questions else self.scenes
+        if self.questions is not None:
+            return self.questions.cvbench.scenes
+        return self.grounding.scenes if self.grounding is not None else self.scenes
 
 
 class OptimSection(Section):
@@ -308,6 +330,16 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _readings_fit_the_grid(self) -> Self:
+        for name, source in self.data.items():
+            if source.grounding is not None and source.grounding.grid_side != self.model.grid_side:
+                raise ValueError(
+                    f"data.{name}.grounding.grid_side is {source.grounding.grid_side}, but model.grid_side is "
+                    f"{self.model.grid_side}; a reading names every cell that the language model sees; set both alike"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _evaluation_is_held_out(self) -> Self:
         if self.evaluation is None:
             return self
@@ -330,11 +362,7 @@ class Recipe(Section):
 
     def unset(self) -> list[str]:
         """Returns the keys that the recipe leaves to its user and that have no value yet."""
-        missing = [
-            f"data.{name}.records"
-            for name, source in self.data.items()
-            if _nothing(source, "records", "scenes", "questions")
-        ]
+        missing = [f"data.{name}.records" for name, source in self.data.items() if _nothing(source, "records", *MADE)]
         if _nothing(self.model.language_model, "path", "config"):
             missing.append("model.language_model.path")
         return missing
