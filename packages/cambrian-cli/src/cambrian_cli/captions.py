@@ -1,7 +1,8 @@
 """Three pictures with what the model says of them: the first thing one wants to see after training.
 
-Scenes, and questions about them, are held out: of a seed that no source of the recipe uses. A recipe on one's own
-records trains on all of them, so its pictures were seen in training, and everything that shows them says so.
+Scenes, and questions about them or descriptions of them, are held out: of a seed that no source of the recipe uses. A
+recipe on one's own records trains on all of them, so its pictures were seen in training, and everything that shows them
+says so.
 """
 
 import json
@@ -89,6 +90,11 @@ def choose(
         )
         one_each = questions.cvbench.model_copy(update={"scenes": held_out, "count_per_task": 1})
         return list(datasets.read_questions(one_each)[:NUM_PICTURES]), True
+    grounding = next((recipe.data[name].grounding for name in sources if recipe.data[name].grounding), None)
+    if grounding is not None:
+        other = grounding.scenes.model_copy(update={"count": NUM_PICTURES, "seed": datasets.held_out_seed(recipe)})
+        described = grounding.model_copy(update={"scenes": other, "readings_per_picture": 0})
+        return list(datasets.read_grounding(described)), True
     by_image: dict[str, Mapping[str, Any]] = {}
     for sample in (sample for samples in sources.values() for sample in samples):
         if len(by_image) < NUM_PICTURES and len(sample["images"]) == 1 and isinstance(sample["images"][0], str):

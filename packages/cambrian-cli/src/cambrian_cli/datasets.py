@@ -1,9 +1,9 @@
 """From the data sources of a recipe to the conversations that training takes.
 
-A source is a file of records with its folder of images, rendered scenes, or questions about them. Scenes and questions
-are made on first use and kept in the user's cache under everything that determines their bytes. Every image of a file
-is opened before training begins: a missing or broken one is an error with the record's file and line, and is never
-replaced.
+A source is a file of records with its folder of images, or captions, grounded descriptions or questions of rendered
+scenes. What is made of scenes is made on first use and kept in the user's cache under everything that determines its
+bytes. Every image of a file is opened before training begins: a missing or broken one is an error with the record's
+file and line, and is never replaced.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from cambrian_cli.output import Advance, progress
 if TYPE_CHECKING:
     from cambrian_data.records import Record
     from cambrian_model.training.recipe import (
+        GroundingSection,
         Recipe,
         SceneQuestionsSection,
         ScenesSection,
@@ -45,6 +46,8 @@ def read(name: str, source: "SourceSection") -> list[Sample]:
     """Returns the conversations of one source, image paths absolute."""
     if source.scenes is not None:
         return read_scenes(source.scenes)
+    if source.grounding is not None:
+        return read_grounding(source.grounding)
     if source.questions is not None:
         return read_questions(source.questions.cvbench)
     if source.records is None:
@@ -76,6 +79,25 @@ def read_scenes(scenes: "ScenesSection") -> list[Sample]:
     """Returns the captions of rendered scenes, which are made if they are not there yet."""
     folder = cached_scenes(scenes.count, scenes.seed, scenes.side)
     return _read_made(folder, "captions.jsonl")
+
+
+def read_grounding(grounding: "GroundingSection") -> list[Sample]:
+    """Returns descriptions and readings of rendered scenes; they are made if they are not there yet."""
+    from cambrian_data.grounding.records import FORMAT_VERSION, RECORDS, write_scene_grounding
+
+    scenes = cached_scenes(grounding.scenes.count, grounding.scenes.seed, grounding.scenes.side)
+    parts = (f"v{FORMAT_VERSION}", f"grid{grounding.grid_side}", f"readings{grounding.readings_per_picture}")
+    folder = cache_folder() / "grounding" / scenes.name / "-".join((*parts, f"seed{grounding.seed}"))
+    with _kept_whole(folder), progress("describing scenes") as advance:
+        write_scene_grounding(
+            scenes,
+            folder,
+            grid_side=grounding.grid_side,
+            readings_per_picture=grounding.readings_per_picture,
+            seed=grounding.seed,
+            progress=advance,
+        )
+    return _read_made(folder, RECORDS)
 
 
 def read_questions(questions: "TrainingQuestionsSection") -> list[Sample]:

@@ -13,6 +13,7 @@ import typer
 
 from cambrian_cli.commands import ask, data, recipes, train
 from cambrian_cli.commands.eval import evaluate
+from cambrian_cli.commands.tiny_parts import tiny_parts
 
 EXIT_STATUSES = (
     "Exit status: 0 done, 1 a defect of this program (with its traceback), 2 an input or a machine that does not "
@@ -56,6 +57,7 @@ app.command(epilog=EXIT_STATUSES)(train.pretrain)
 app.command(epilog=EXIT_STATUSES)(train.finetune)
 app.command(epilog=EXIT_STATUSES)(ask.ask)
 app.command("eval", epilog=EXIT_STATUSES)(evaluate)
+app.command("tiny-parts", epilog=EXIT_STATUSES)(tiny_parts)
 app.add_typer(recipes.app)
 app.add_typer(data.app)
 

@@ -1,0 +1,165 @@
+"""Makes the parts, two at a time, and writes them as models that a recipe can name.
+
+Every part is a folder that is there once it is whole, with the hash of what it was made from in its part.json: the same
+command goes on where one was interrupted, and makes again only what a change of the recipe concerns. Weights are stored
+in half precision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Any, NamedTuple
+
+from cambrian_cli.errors import CommandError
+from cambrian_cli.tiny_parts.recipe import LANGUAGE_MODEL, EncoderRecipe, TinyPartsRecipe
+
+CARD = "part.json"
+WEIGHTS = "model.safetensors"
+PROCESSES = 2  # one trains the language model, the other one encoder after the other, each with one thread
+
+
+class Part(NamedTuple):
+    """One part that is there.
+
+    Attributes:
+        name: Of its folder.
+        recipe_hash: Of what it was made from.
+        sha256: Of its weights.
+        num_bytes: Of its weights.
+        measured: What it can do on scenes that it was not trained on, in parts of 1.
+    """
+
+    name: str
+    recipe_hash: str
+    sha256: str
+    num_bytes: int
+    measured: dict[str, float]
+
+
+def build_parts(output: Path, recipe: TinyPartsRecipe, scenes_dir: Path, advance: Callable[..., None]) -> list[Part]:
+    """Trains every part that `output` does not hold yet.
+
+    Args:
+        output: Made if missing.
+        recipe: What to make.
+        scenes_dir: The recipe's scenes, written by `write_scenes`.
+        advance: Told (part, steps done, steps, loss=...).
+
+    Raises:
+        CommandError: The folder holds a part that was made from another recipe.
+    """
+    found = {name: read_part(output / name) for name in recipe.parts}
+    for name, part in found.items():
+        if part is not None and part.recipe_hash != recipe.hash_of(name):
+            raise CommandError(
+                f"{output / name} was made from another recipe ({part.recipe_hash[:12]}, not "
+                f"{recipe.hash_of(name)[:12]}); delete it to make it again, or choose another --output."
+            )
+    missing = [name for name, part in found.items() if part is None]
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager:
+        reports = manager.Queue()
+        with ProcessPoolExecutor(PROCESSES, mp_context=context) as pool:
+            jobs = [pool.submit(make_part, name, output, recipe, scenes_dir, reports) for name in missing]
+            _watch(jobs, reports, advance)
+    return [part for name in recipe.parts if (part := read_part(output / name)) is not None]
+
+
+def read_part(folder: Path) -> Part | None:
+    """Returns what is known of a part; None if it is not there."""
+    card = folder / CARD
+    return Part(**json.loads(card.read_text(encoding="utf-8"))) if card.is_file() else None
+
+
+def make_part(name: str, output: Path, recipe: TinyPartsRecipe, scenes_dir: Path, reports: Queue[Any]) -> None:
+    """Trains one part and writes its folder; runs in a process of its own."""
+    import torch
+
+    torch.set_num_threads(1)
+    progress = partial(_report, reports, name)
+    if name == LANGUAGE_MODEL:
+        _make_language_model(output / name, recipe, scenes_dir, progress)
+    else:
+        _make_encoder(output / name, recipe.encoder(name), recipe, scenes_dir, progress)
+
+
+def _make_language_model(
+    folder: Path, recipe: TinyPartsRecipe, scenes_dir: Path, progress: Callable[..., None]
+) -> None:
+    from cambrian_cli.tiny_parts.language_model import measure, text_processor, train_language_model
+    from cambrian_data.grounding import read_inventories
+    from cambrian_model.training.state import atomic_folder
+
+    inventories = read_inventories(scenes_dir)
+    processor = text_processor(recipe)
+    model = train_language_model(inventories[: -recipe.held_out], processor, recipe, progress)
+    measured = measure(model, inventories[-recipe.held_out :], processor, recipe)
+    with atomic_folder(folder, "the part") as unfinished:
+        model.config.save_pretrained(unfinished)
+        weights = {key: value for key, value in model.state_dict().items() if key != "lm_head.weight"}  # tied
+        _write(unfinished, LANGUAGE_MODEL, recipe, weights, measured)
+
+
+def _make_encoder(
+    folder: Path, own: EncoderRecipe, recipe: TinyPartsRecipe, scenes_dir: Path, progress: Callable[..., None]
+) -> None:
+    from cambrian_cli.tiny_parts.encoders import MEAN, STD, Pictures, train_encoder
+    from cambrian_model.training.state import atomic_folder
+    from cambrian_model.vision.timm_encoder import create_timm_model
+
+    encoder, measured = train_encoder(Pictures(scenes_dir, recipe.grid_side), own, recipe, progress)
+    whole = create_timm_model(own.architecture, own.model_args)
+    whole.load_state_dict(encoder.body.state_dict(), strict=False)  # layers behind the feature level stay fresh
+    card = {
+        "architecture": own.architecture,
+        "model_args": own.model_args,
+        "pretrained_cfg": {
+            "input_size": [3, recipe.side, recipe.side],
+            "interpolation": "bicubic",
+            "mean": [MEAN] * 3,
+            "std": [STD] * 3,
+        },
+    }
+    with atomic_folder(folder, "the part") as unfinished:
+        (unfinished / "config.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+        _write(unfinished, own.name, recipe, whole.state_dict(), measured)
+
+
+def _write(
+    folder: Path, name: str, recipe: TinyPartsRecipe, weights: dict[str, Any], measured: dict[str, float]
+) -> None:
+    """Writes the weights in half precision, and the card."""
+    from safetensors.torch import save_file
+
+    file = folder / WEIGHTS
+    save_file({key: tensor.half().contiguous() for key, tensor in weights.items()}, file, metadata={"format": "pt"})
+    file.chmod(0o644)  # safetensors writes for the owner alone
+    content = file.read_bytes()
+    part = Part(name, recipe.hash_of(name), hashlib.sha256(content).hexdigest(), len(content), measured)
+    (folder / CARD).write_text(json.dumps(part._asdict(), indent=1) + "\n", encoding="utf-8")
+
+
+def _report(reports: Queue[Any], name: str, done: int, total: int, **numbers: float) -> None:
+    reports.put((name, done, total, numbers))
+
+
+def _watch(jobs: Sequence[Future[None]], reports: Queue[Any], advance: Callable[..., None]) -> None:
+    """Passes on what the processes report until all are done; the first error ends it."""
+    while not all(job.done() for job in jobs) or not reports.empty():
+        try:
+            name, done, total, numbers = reports.get(timeout=0.5)
+        except Empty:
+            for job in jobs:
+                if job.done():
+                    job.result()
+            continue
+        advance(name, done, total, **numbers)
+    for job in jobs:
+        job.result()
