@@ -13,6 +13,7 @@ from cambrian_cli import datasets, evaluation
 from cambrian_eval.tasks.cvbench import CVBENCH
 from cambrian_model.errors import RecipeError
 from cambrian_model.training import load_recipe
+from tests.support.recipes import SCRATCH
 from tests.support.tiny_checkpoint import write_tiny_checkpoint
 
 LEVELS = {"accuracy", "low", "high", "chance", "best_constant", "n"}
@@ -136,7 +137,7 @@ SETTINGS = [part for setting in TRAINING for part in ("--set", setting)]
 
 def test_training_on_questions_ends_with_an_evaluation_on_held_out_ones(cambrian, monkeypatch):
     monkeypatch.setattr("cambrian_cli.captions.MAX_NEW_TOKENS", 3)
-    outcome = cambrian("train", *SETTINGS, "--output", "run", "--json")
+    outcome = cambrian("train", SCRATCH, *SETTINGS, "--output", "run", "--json")
     assert outcome.status == 0, outcome.stderr
     result = json.loads(outcome.stdout.splitlines()[-1])
     assert list(result["evaluation"]) == ["cvbench", "cvbench_blind", "cvbench_shuffled"]
@@ -175,15 +176,15 @@ def content(path: str | Path) -> bytes:
 def test_scenes_of_training_and_evaluation_must_differ_by_seed(source):
     held_out = "evaluation={cvbench: {scenes: {count: 9, seed: 4}}}"
     with pytest.raises(RecipeError, match=r"evaluation.cvbench.scenes.seed is 4, and so is that of data.scenes"):
-        load_recipe("tiny", [f"data.scenes={{{source}}}", held_out])
-    assert load_recipe("tiny", ["data.scenes.scenes.seed=5", held_out]).evaluation is not None
+        load_recipe(SCRATCH, [f"data.scenes={{{source}}}", held_out])
+    assert load_recipe(SCRATCH, ["data.scenes.scenes.seed=5", held_out]).evaluation is not None
 
 
 def test_questions_are_made_once_and_say_how_they_are_answered():
     source = "questions: {{cvbench: {{scenes: {{count: 40, seed: 3, side: 32}}, count_per_task: 2, {rest}}}}}"
 
     def samples(rest):
-        return datasets.build(load_recipe("tiny", [f"data.scenes={{{source.format(rest=rest)}}}"]))["scenes"]
+        return datasets.build(load_recipe(SCRATCH, [f"data.scenes={{{source.format(rest=rest)}}}"]))["scenes"]
 
     reasoned, letters = samples("reasoning: true"), samples("format_prompt: false")
     picture = Path(reasoned[0]["images"][0])
@@ -241,6 +242,12 @@ def test_a_folder_of_another_evaluation_is_refused(cambrian, refused, benchmark)
     arguments = ("eval", "cvbench", "--data", benchmark, "--output", "same", "--model")
     assert cambrian(*arguments, "random").status == 0
     assert "model: found 'random:0', now 'constant:A'" in refused(*arguments, "constant")
+
+
+def test_an_output_that_cannot_be_made_is_refused(refused, benchmark, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere" / "else")
+    message = refused("eval", "cvbench", "--model", "random", "--data", benchmark, "--output", "link")
+    assert "link: the folder cannot be made" in message
 
 
 def test_scenes_that_are_none_make_no_questions(refused, tmp_path):

@@ -7,6 +7,8 @@ LEFT_RIGHT = ("left", "right")
 ABOVE_BELOW = ("above", "below")
 COUNTS = ("0", "3", "2", "1")
 SINK_BOTTLE = ("sink", "bottle")
+CUBE_BALL = ("cube", "ball")
+CYLINDER_CUBE = ("cylinder", "cube")
 VEHICLES = ("car", "bus", "red bus", "train")
 ANIMALS = ("cat", "the red bus", "B", "yes")
 LONG_THOUGHT = (
@@ -425,5 +427,86 @@ REPLIES: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
     ("Given the choices, left is correct.", LEFT_RIGHT, "A"),
     ("right is wrong, left is right", LEFT_RIGHT, None),
     ("The book is right.", LEFT_RIGHT, "B"),
-    ("You are right.", LEFT_RIGHT, "B"),
+    ("You are right.", LEFT_RIGHT, None),
+    # Answers as the training data reasons them.
+    ("I see no balls, 0 in all. The answer is (A).", COUNTS, "A"),
+    ("I see a ring at x3 y4 and a ring at x6 y5, 2 in all. The answer is (C).", COUNTS, "C"),
+    (
+        "I see the ball at x3 y12 z9 and the cube in the blue box at x9 y4 z12. Closer to the camera is the ball. "
+        "The answer is (B).",
+        CUBE_BALL,
+        "B",
+    ),
+    (
+        "From the ring, the cylinder is 2 metres away and the cube is 10 metres away. Closer to the ring is the "
+        "cylinder. The answer is (A).",
+        CYLINDER_CUBE,
+        "A",
+    ),
+    # A letter corrected or taken back.
+    ("I think it's B... no wait, C", COUNTS, None),
+    ("The answer is A. No, B", LEFT_RIGHT, None),
+    ("The answer is A. Wait, no, B\nThe couch is on the left.", LEFT_RIGHT, None),
+    ("A. Actually, B", LEFT_RIGHT, None),
+    ("B. Sorry, I meant C.", COUNTS, None),
+    ("(A). Scratch that, (B).", LEFT_RIGHT, None),
+    ("(A). Scratch that, it should be (B).", LEFT_RIGHT, "B"),
+    ("The answer is A. No.", LEFT_RIGHT, None),
+    ("The answer is B. That's wrong.", LEFT_RIGHT, None),
+    ("The answer is A. No, A.", LEFT_RIGHT, "A"),
+    ("I thought of B. Actually, A. No, wait, B? No, the answer is A.", LEFT_RIGHT, "A"),
+    ("The answer is B. There is no C in this picture.", COUNTS, "B"),
+    # Options echoed, or weighed against each other.
+    ("**A** left\n**B** right", LEFT_RIGHT, None),
+    ("- A\n- B", LEFT_RIGHT, None),
+    ("1. A\n2. B", LEFT_RIGHT, None),
+    ("1. A left\n2. B right", LEFT_RIGHT, None),
+    ("- A left\n- B right", LEFT_RIGHT, None),
+    ("\u2022 A left\n\u2022 B right", LEFT_RIGHT, None),
+    ("A - left\nB - right", LEFT_RIGHT, None),
+    ("C\n\n- A train on the left\n- A train on the right", COUNTS, "C"),
+    ("B.\n- A is too far.\n- B is near.", SINK_BOTTLE, "B"),
+    ("The answer is A.\n\n- A fits.\n- B does not.", LEFT_RIGHT, "A"),
+    ('{"A": 0.2, "B": 0.8}', LEFT_RIGHT, None),
+    # Alternatives.
+    ("A... or B", LEFT_RIGHT, None),
+    ("The answer is A (or B)", LEFT_RIGHT, None),
+    ("The answer is A, or perhaps B.", LEFT_RIGHT, None),
+    ("A vs. B", LEFT_RIGHT, None),
+    ("\\boxed{A} or \\boxed{B}", LEFT_RIGHT, None),
+    ("<answer>A</answer> or <answer>B</answer>", LEFT_RIGHT, None),
+    # Refusals in a transcript.
+    ("A: Sorry, I can't help with that.", LEFT_RIGHT, None),
+    ("A: I cannot see.", LEFT_RIGHT, None),
+    ("A: I'm unable to view pictures.", LEFT_RIGHT, None),
+    ("A: The image is not visible.", LEFT_RIGHT, None),
+    # The opposite of what was asked for.
+    ("The bottle is far from the camera.", SINK_BOTTLE, None),
+    ("The bottle is in the background.", SINK_BOTTLE, None),
+    ("The book is on the far left.", LEFT_RIGHT, "A"),
+    ("It is on the far right (B).", LEFT_RIGHT, "B"),
+    ("The worst answer is A", LEFT_RIGHT, None),
+    ("My previous answer is A", LEFT_RIGHT, None),
+    ("I refuse to choose B", LEFT_RIGHT, None),
+    ("wrong: A", LEFT_RIGHT, None),
+    ("B is the correct answer only if the camera stands behind the couch.", LEFT_RIGHT, None),
+    ("B is the correct answer?", LEFT_RIGHT, None),
+    # An option's word, but not the option.
+    ("All of the above.", ABOVE_BELOW, None),
+    ("See the image above.", ABOVE_BELOW, None),
+    ("As described below.", ABOVE_BELOW, None),
+    ("There is nothing left.", LEFT_RIGHT, None),
+    ("Right, let me see", LEFT_RIGHT, None),
+    ("3D scene", COUNTS, None),
+    ("one of them", COUNTS, None),
+    ("Three hundred", COUNTS, None),
+    ("10 m", ("10", "3"), None),
+    # A letter against the text before it.
+    ("It's on the right, so A", LEFT_RIGHT, None),
+    ("It's on the right, so B", LEFT_RIGHT, "B"),
+    # Labels of other things.
+    ("See Fig. B.", LEFT_RIGHT, None),
+    ("Mr. B.", LEFT_RIGHT, None),
+    ("Figure (A).", LEFT_RIGHT, None),
+    ("Appendix (B)", LEFT_RIGHT, None),
 )

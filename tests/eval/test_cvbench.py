@@ -9,7 +9,7 @@ import pytest
 from cambrian_eval import DataError, evaluate
 from cambrian_eval.models.canned import Canned
 from cambrian_eval.tasks.cvbench import CVBENCH, CVBENCH_2D, CVBENCH_3D
-from tests.eval.benchmark_folder import SCENES, png, row, truths, write_cvbench, write_jsonl, write_parquet
+from tests.eval.benchmark_folder import PUBLISHED, SCENES, png, row, truths, write_cvbench, write_jsonl, write_parquet
 
 
 def canned(folder, right):
@@ -94,6 +94,15 @@ def test_other_sources_are_named_and_not_called_published(tmp_path):
     assert (result["score"], result["parse_rate"]) == (100, 100)
 
 
+@pytest.mark.parametrize("part", ["2D", "3D"])
+@pytest.mark.parametrize(("sources", "published"), [(PUBLISHED, True), (SCENES, False)])
+def test_a_part_alone_is_published_if_its_sources_are(tmp_path, part, sources, published):
+    folder = write_cvbench(tmp_path / "data", sources=sources, parts=(part,))
+    model = canned(folder, lambda name: True)
+    result = evaluate(f"cvbench-{part.lower()}", model, data=folder, output=tmp_path / "run").to_dict()
+    assert result["published"] is published
+
+
 def test_task_rows_have_interval_chance_and_best_constant_in_percent(tmp_path):
     table = [row(n, "2D", "Count", "COCO", answer) for n, answer in enumerate("AABC")]
     write_jsonl(tmp_path / "test_2d.jsonl", table)
@@ -168,6 +177,7 @@ def test_file_without_rows_is_an_error(tmp_path, layout):
         ({"filename": "../secret.png"}, "expected bytes or a path inside the data's folder"),
         ({"filename": "/etc/secret.png"}, "expected bytes or a path inside the data's folder"),
         ({"filename": "img/absent.png"}, "picture img/absent.png is missing"),
+        ({"image": {"bytes": "iVBORw0K"}}, "test_2d.jsonl:1: found image.bytes of type str, expected bytes"),
     ],
 )
 def test_bad_row_is_an_error_with_file_and_line(tmp_path, change, message):
@@ -189,6 +199,32 @@ def test_files_that_are_not_tables_are_errors(tmp_path):
         CVBENCH_2D.questions(tmp_path)
     (tmp_path / "test_2d.parquet").write_bytes(b"no parquet")
     with pytest.raises(DataError, match=r"test_2d.parquet: cannot be read as Parquet"):
+        CVBENCH_2D.questions(tmp_path)
+
+
+def test_json_nested_too_deeply_is_an_error_with_its_line(tmp_path):
+    (tmp_path / "test_2d.jsonl").write_text("[" * 100_000 + "\n")
+    with pytest.raises(DataError, match=r"test_2d.jsonl:1: not JSON"):
+        CVBENCH_2D.questions(tmp_path)
+
+
+def test_parquet_with_a_damaged_page_is_an_error(tmp_path):
+    path = tmp_path / "test_2d.parquet"
+    write_parquet(path, [row(0, "2D", "Count", "COCO")])
+    page = pq.read_metadata(path).row_group(0).column(0).data_page_offset
+    written = bytearray(path.read_bytes())
+    written[page : page + 20] = b"\xff" * 20
+    path.write_bytes(written)
+    with pytest.raises(DataError, match=r"test_2d.parquet: cannot be read as Parquet \(Couldn't deserialize"):
+        CVBENCH_2D.questions(tmp_path)
+
+
+def test_parquet_with_a_damaged_text_is_an_error(tmp_path):
+    path = tmp_path / "test_2d.parquet"
+    write_parquet(path, [row(0, "2D", "Count", "COCO")])
+    pq.write_table(pq.read_table(path), path, compression="none", use_dictionary=False)
+    path.write_bytes(path.read_bytes().replace(b"How many", b"\xff" * 8))
+    with pytest.raises(DataError, match=r"test_2d.parquet: cannot be read as Parquet \('utf-8' codec can't decode"):
         CVBENCH_2D.questions(tmp_path)
 
 

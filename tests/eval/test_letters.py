@@ -37,6 +37,7 @@ def test_every_abstention_says_why():
         "abstain: empty reply",
         "abstain: letter and text disagree",
         "abstain: letter not offered",
+        "abstain: letter taken back",
         "abstain: no answer found",
         "abstain: two letters",
         "abstain: one letter over and over",
@@ -45,11 +46,29 @@ def test_every_abstention_says_why():
 
 
 @pytest.mark.parametrize(
-    "unit", ["A", "(", "answer is A ", "<answer>", "\\boxed{", "A, ", "it is ", "\n", "\u7b54\u6848"]
+    "unit",
+    [
+        "A",
+        "(",
+        "answer is A ",
+        "<answer>",
+        "\\boxed{",
+        "A, ",
+        "it is ",
+        "\n",
+        "\u7b54\u6848",
+        "no, wait, ",
+        ". no",
+        "fig. ",
+        "- A\n",
+        "1.1",
+        "}\n",
+    ],
 )
-def test_a_reply_of_100_kilobytes_is_read_in_seconds(unit):
+@pytest.mark.parametrize("opening", ["", "A", "answer: (A) "])
+def test_a_reply_of_100_kilobytes_is_read_in_seconds(opening, unit):
     started = time.perf_counter()
-    extract_letter(unit * (100_000 // len(unit)), LEFT_RIGHT)
+    extract_letter(f"{opening}{unit * (100_000 // len(unit))}x", LEFT_RIGHT)
     assert time.perf_counter() - started < 5
 
 

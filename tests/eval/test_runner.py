@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import json
 import math
 import signal
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cambrian_eval import Answer, DataError, EvalError, Failure, ModelError, RunMismatchError, evaluate, load_model
+from cambrian_eval.log import hold
 from cambrian_eval.models.baselines import ConstantLetter, RandomLetter
 from cambrian_eval.models.canned import Canned
 from tests.eval.benchmark_folder import truths, write_cvbench
@@ -85,6 +88,36 @@ def test_killed_run_resumes_and_ends_with_the_bytes_of_an_uninterrupted_one(fold
     assert files(run) == files(tmp_path / "whole")
 
 
+def test_folder_that_another_evaluation_writes_to_is_refused(folder, tmp_path):
+    run = tmp_path / "run"
+    with subprocess.Popen([sys.executable, "-c", CHILD, folder, run], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "asked\n"
+        model = Recorder()
+        with pytest.raises(EvalError, match=r"run: another evaluation is writing here. Wait until it has ended, or"):
+            evaluate("cvbench", model, data=folder, output=run)
+        assert model.batches == []
+        child.kill()
+
+
+def test_folder_is_free_again_after_an_evaluation_or_an_error(tmp_path):
+    with pytest.raises(ZeroDivisionError), hold(tmp_path):
+        raise ZeroDivisionError
+    with hold(tmp_path), pytest.raises(EvalError, match="another evaluation"), hold(tmp_path):
+        pass
+    with hold(tmp_path):
+        pass
+
+
+def test_disk_without_locks_is_an_error(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(EvalError, match=r"cannot be locked \(No locks available\)"), hold(tmp_path):
+        pass
+
+
 @pytest.mark.parametrize("kept", [1, 40, 2000, 4001, 9000])
 def test_log_torn_at_any_byte_is_resumed_asking_at_most_one_batch_again(folder, tmp_path, kept):
     whole = tmp_path / "whole"
@@ -140,10 +173,13 @@ def test_log_without_its_identity_is_refused(folder, tmp_path):
         evaluate("cvbench", ConstantLetter(), data=folder, output=tmp_path)
 
 
-def test_damaged_line_inside_the_log_is_an_error_with_its_number(folder, tmp_path):
+@pytest.mark.parametrize(
+    "line", ["{broken", "[]", '{"id": "2d-0"}', '{"id": "2d-0", "reply": null, "truncated": false}']
+)
+def test_damaged_line_inside_the_log_is_an_error_with_its_number(folder, tmp_path, line):
     evaluate("cvbench", ConstantLetter(), data=folder, output=tmp_path)
     path = tmp_path / "samples.jsonl"
-    path.write_text("\n".join(["{broken", *path.read_text().splitlines()[1:]]) + "\n")
+    path.write_text("\n".join([line, *path.read_text().splitlines()[1:]]) + "\n")
     with pytest.raises(EvalError, match=r"samples.jsonl:1: found a line that is not an answer"):
         evaluate("cvbench", ConstantLetter(), data=folder, output=tmp_path)
 
@@ -152,6 +188,13 @@ def test_output_that_is_a_file_is_an_error(folder, tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(EvalError, match="found a file, expected a folder"):
         evaluate("cvbench", ConstantLetter(), data=folder, output=tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["link", "link/run"])
+def test_output_that_cannot_be_made_is_an_error(folder, tmp_path, name):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere" / "to" / "be" / "found")
+    with pytest.raises(EvalError, match="the folder cannot be made"):
+        evaluate("cvbench", ConstantLetter(), data=folder, output=tmp_path / name)
 
 
 @pytest.mark.parametrize("change", [-1, 1])
@@ -172,6 +215,28 @@ def test_answer_of_a_strange_type_is_an_error(folder, tmp_path):
 
     with pytest.raises(ModelError, match="answer of type NoneType, expected a text"):
         evaluate("cvbench", Strange(), data=folder, output=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"), [({"2d-0": "A"}, "dict"), ("A" * 36, "str"), ({"A", "B"}, "set"), (None, "NoneType"), (7, "int")]
+)
+def test_answers_without_an_order_are_an_error(folder, tmp_path, given, kind):
+    class Unordered(Recorder):
+        def answer(self, prompts):
+            return given
+
+    with pytest.raises(ModelError, match=f"recorder: found a {kind}, expected a sequence of answers, in order"):
+        evaluate("cvbench", Unordered(), data=folder, output=tmp_path, batch_size=36)
+
+
+def test_answer_without_a_text_is_an_error(folder, tmp_path):
+    class Textless(Recorder):
+        def answer(self, prompts):
+            return [Answer(None) for _ in prompts]  # type: ignore[arg-type]
+
+    with pytest.raises(ModelError, match="recorder: found an Answer with a text of type NoneType, expected a str"):
+        evaluate("cvbench", Textless(), data=folder, output=tmp_path)
+    assert not (tmp_path / "samples.jsonl").exists()
 
 
 def test_empty_replies_are_counted_as_unparsed(folder, tmp_path):
@@ -277,6 +342,20 @@ def test_samples_of_a_run_can_be_replayed(folder, tmp_path):
 def test_canned_model_without_a_reply_names_the_question(folder, tmp_path):
     with pytest.raises(ModelError, match="none of them for question 2d-0"):
         evaluate("cvbench", Canned({}), data=folder, output=tmp_path)
+
+
+def test_canned_reply_that_is_no_text_is_an_error(tmp_path):
+    path = tmp_path / "replies.jsonl"
+    path.write_text('{"id": "2d-0", "reply": ""}\n{"id": "2d-1", "reply": null}\n')
+    with pytest.raises(DataError, match=r"replies.jsonl:2: found reply None, expected a text"):
+        load_model(f"canned:{path}")
+
+
+def test_canned_id_that_is_repeated_is_an_error_with_both_lines(tmp_path):
+    path = tmp_path / "replies.jsonl"
+    path.write_text("".join(f'{{"id": "{name}", "reply": "A"}}\n' for name in ("2d-0", "2d-1", "2d-0")))
+    with pytest.raises(DataError, match=r"replies.jsonl:3: found id 2d-0 again, it is also that of replies.jsonl:1"):
+        load_model(f"canned:{path}")
 
 
 def test_best_constant_is_what_the_best_constant_model_scores(folder, tmp_path):

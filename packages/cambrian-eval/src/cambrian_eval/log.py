@@ -7,6 +7,7 @@ file then does not depend on how often the run was interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -16,13 +17,43 @@ from cambrian_eval.errors import EvalError, RunMismatchError
 from cambrian_eval.types import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from cambrian_eval.types import ScoredAnswer
 
 SAMPLES = "samples.jsonl"
 RUN = "run.json"
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Makes the folder if need be and keeps other evaluations out of it; a killed one lets go by itself.
+
+    Raises:
+        EvalError: It is a file, cannot be made or locked, or another evaluation writes there.
+    """
+    import fcntl
+
+    if folder.exists() and not folder.is_dir():
+        raise EvalError(f"{folder}: found a file, expected a folder for the run. Choose another output.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileNotFoundError, FileExistsError) as error:  # inside /proc, or a link that leads nowhere
+        raise EvalError(f"{folder}: the folder cannot be made ({error.strerror}). Choose another output.") from error
+    with (folder / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise EvalError(
+                f"{folder}: another evaluation is writing here. Wait until it has ended, or choose another output."
+            ) from error
+        except OSError as error:
+            raise EvalError(
+                f"{folder}: cannot be locked ({error.strerror}). Choose an output on another disk."
+            ) from error
+        yield
 
 
 class SampleLog:
@@ -37,11 +68,8 @@ class SampleLog:
 
         Raises:
             RunMismatchError: The folder holds another run.
-            EvalError: The folder cannot be used, or its log is damaged.
+            EvalError: Its log is damaged.
         """
-        if folder.exists() and not folder.is_dir():
-            raise EvalError(f"{folder}: found a file, expected a folder for the run. Choose another output.")
-        folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / SAMPLES
         _claim(folder, identity)
         self.answers: dict[str, Answer] = self._read()
@@ -71,6 +99,8 @@ class SampleLog:
     def _parse(self, number: int, line: bytes) -> tuple[str, Answer]:
         try:
             entry = json.loads(line)
+            if not isinstance(entry["reply"], str):
+                raise TypeError("the reply is not a text")
             return entry["id"], Answer(entry["reply"], entry["truncated"])
         except (ValueError, KeyError, TypeError) as error:
             raise EvalError(

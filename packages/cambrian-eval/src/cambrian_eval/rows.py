@@ -33,16 +33,15 @@ def _parquet_rows(path: Path, required: Sequence[str]) -> Iterator[Row]:
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
+        with pq.ParquetFile(path) as file:
+            _require(path.name, file.schema_arrow.names, required)
+            number = 0
+            for batch in file.iter_batches(batch_size=64):
+                for values in batch.to_pylist():
+                    number += 1
+                    yield Row(f"{path.name}:{number}", values)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path.name}: cannot be read as Parquet ({error}). Download or write it again.") from error
-    with file:
-        _require(path.name, file.schema_arrow.names, required)
-        number = 0
-        for batch in file.iter_batches(batch_size=64):
-            for values in batch.to_pylist():
-                number += 1
-                yield Row(f"{path.name}:{number}", values)
 
 
 def _jsonl_rows(path: Path, required: Sequence[str]) -> Iterator[Row]:
@@ -53,7 +52,7 @@ def _jsonl_rows(path: Path, required: Sequence[str]) -> Iterator[Row]:
             place = f"{path.name}:{number}"
             try:
                 values = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(f"{place}: not JSON ({error}); one object a line is expected.") from error
             if not isinstance(values, dict):
                 raise DataError(f"{place}: found {type(values).__name__}, expected an object with named fields.")

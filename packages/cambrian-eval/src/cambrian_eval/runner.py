@@ -7,11 +7,12 @@ call is the one an uninterrupted run makes, and the files at the end are the sam
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Mapping, Set
 from typing import TYPE_CHECKING, NamedTuple
 
 from cambrian_eval import hub
 from cambrian_eval.errors import DataError, ModelError
-from cambrian_eval.log import SampleLog
+from cambrian_eval.log import SampleLog, hold
 from cambrian_eval.results import identify, write_result
 from cambrian_eval.selection import select
 from cambrian_eval.tasks import TASKS
@@ -75,12 +76,13 @@ def evaluate(
     questions = task.questions(folder.path)
     jobs = [_job(task, question, max_new_tokens) for question in select(questions, mode, limit, seed)]
     identity = identify(task, model, mode, limit, seed, max_new_tokens, questions, [job.prompt for job in jobs])
-    log = SampleLog(output, identity)
-    failures = _ask(task, model, jobs, log, batch_size, progress or _silent)
-    scored = [_score(task, job, log.answers[job.question.id]) for job in jobs if job.question.id in log.answers]
-    _check_coverage(jobs, scored, failures)
-    log.finish(scored)
-    return write_result(task, model.name, mode, identity, folder.commit, scored, failures, output)
+    with hold(output):
+        log = SampleLog(output, identity)
+        failures = _ask(task, model, jobs, log, batch_size, progress or _silent)
+        scored = [_score(task, job, log.answers[job.question.id]) for job in jobs if job.question.id in log.answers]
+        _check_coverage(jobs, scored, failures)
+        log.finish(scored)
+        return write_result(task, model.name, mode, identity, folder.commit, scored, failures, output)
 
 
 def _job(task: Task, question: Question, max_new_tokens: int | None) -> _Job:
@@ -120,7 +122,10 @@ def _open_batches(jobs: Sequence[_Job], log: SampleLog, batch_size: int) -> Iter
 
 
 def _answers(model: Model, prompts: Sequence[Prompt]) -> list[Answer | Failure]:
-    answers = list(model.answer(prompts))
+    given = model.answer(prompts)
+    if isinstance(given, str | Mapping | Set) or not isinstance(given, Iterable):
+        raise ModelError(f"{model.name}: found a {type(given).__name__}, expected a sequence of answers, in order.")
+    answers = list(given)
     if len(answers) != len(prompts):
         raise ModelError(
             f"{model.name}: found {len(answers)} answers to {len(prompts)} prompts, expected one for each, in order; "
@@ -130,6 +135,9 @@ def _answers(model: Model, prompts: Sequence[Prompt]) -> list[Answer | Failure]:
         if not isinstance(answer, Answer | Failure | str):
             kind = type(answer).__name__
             raise ModelError(f"{model.name}: found an answer of type {kind}, expected a text, an Answer or a Failure.")
+        if isinstance(answer, Answer) and not isinstance(answer.text, str):
+            kind = type(answer.text).__name__
+            raise ModelError(f"{model.name}: found an Answer with a text of type {kind}, expected a str.")
     return [Answer(answer) if isinstance(answer, str) else answer for answer in answers]
 
 

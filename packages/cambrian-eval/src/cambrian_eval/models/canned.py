@@ -7,13 +7,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cambrian_eval.errors import ModelError
+from cambrian_eval.errors import DataError, ModelError
 from cambrian_eval.rows import read_rows
 from cambrian_eval.types import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from cambrian_eval.rows import Row
     from cambrian_eval.types import Prompt
 
 
@@ -46,10 +47,25 @@ def load(argument: str) -> Canned:
 
     Raises:
         ModelError: No file is named, or there is none.
-        DataError: A line lacks a field.
+        DataError: A line lacks a field, its reply is not a text, or its id stands in another line too.
     """
     path = Path(argument)
     if not argument or not path.is_file():
         raise ModelError(f'canned: found no file "{argument}"; write canned:FILE, a JSONL file with id and reply.')
-    rows = read_rows(path, ("id", "reply"))
-    return Canned({str(row.values["id"]): str(row.values["reply"]) for row in rows}, f"canned:{path.name}")
+    replies: dict[str, str] = {}
+    places: dict[str, str] = {}
+    for row in read_rows(path, ("id", "reply")):
+        name = str(row.values["id"])
+        if name in places:
+            raise DataError(
+                f"{row.place}: found id {name} again, it is also that of {places[name]}; remove one of them."
+            )
+        places[name], replies[name] = row.place, _reply(row)
+    return Canned(replies, f"canned:{path.name}")
+
+
+def _reply(row: Row) -> str:
+    reply = row.values["reply"]
+    if not isinstance(reply, str):
+        raise DataError(f"{row.place}: found reply {reply!r}, expected a text; write an empty one for an empty reply.")
+    return reply

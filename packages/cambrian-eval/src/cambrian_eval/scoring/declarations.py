@@ -45,21 +45,28 @@ _ANNOUNCEMENT = re.compile(
 )
 _CHOOSING = re.compile(
     r"\b(?:it|that|this)(?:'s|\s+(?:is|must\s+be|should\s+be|would\s+be|has\s+to\s+be))(?=\s)"
-    r"|\b(?:choose|chose|pick|picked|select|selected|go(?:ing)?\s+(?:with|for)|went\s+with|opt\s+for|vote\s+for|guess|say"
-    r"|settle\s+on|answer\s+with|respond\s+with|conclude|corresponds\s+to|matches)(?=[\s:])"
+    r"|\b(?:choose|chose|pick|picked|select|selected|go(?:ing)?\s+(?:with|for)|went\s+with|opt\s+for|vote\s+for|guess"
+    r"|say|settle\s+on|answer\s+with|respond\s+with|conclude|corresponds\s+to|matches)(?=[\s:])"
     r"|\banswer(?=\s+\(?[A-Z]\b)"
     r"|(?<![不没别非])(?:答案|正确选项|应选|应该选|故选|选择|选)(?:应该是|应为|是|为)?[:\s]*",
     re.IGNORECASE,
 )
 _CONFIRMATION = re.compile(
-    rf"(?:(?<=\s)|(?<=^)|(?<=\())([A-Z]){NO_WORD}\)?(?:\s*\([^()\n]{{1,60}}\))?\s+(?:is|must\s+be|should\s+be|would\s+be)\s+"
-    r"(?:the\s+|my\s+)?(?:correct\b|(?:only\s+|most\s+)?(?:correct|best|right|final|likely|appropriate|accurate)\s+"
-    r"(?:answer|option|choice|one)\b|answer\b)(?!\s*\?)",
-    re.MULTILINE,
+    rf"""
+    (?: (?<=\s) | (?<=^) | (?<=\() ) ([A-Z]) {NO_WORD} \)? (?: \s*\([^()\n]{{1,60}}\) )?  # "B", "(B)", "B (right)"
+    \s+ (?: is | must\s+be | should\s+be | would\s+be ) \s+ (?: the\s+ | my\s+ )?
+    (?> (?: only\s+ | most\s+ )? (?: correct | best | right | final | likely | appropriate | accurate )\s+
+        (?: answer | option | choice | one )\b
+      | correct\b
+      | answer\b
+    )
+    (?! \s*\? | \s+(?:only\s+)?(?:if|unless)\b )
+    """,
+    re.MULTILINE | re.VERBOSE,
 )
 _NEGATION = re.compile(
     r"n't\b|\b(?:not|never|neither|nor|cannot|wrong|incorrect|false|doubt|unsure|unlikely|either|another|other"
-    r"|possible|could|might|may|or)\b",
+    r"|possible|could|might|may|or|refuse|avoid|exclude|worst|least|previous)\b",
     re.IGNORECASE,
 )
 _SECOND_OF_TWO = re.compile(r"\b[A-Z]\)?\s*(?:and|or|nor|[/&,])\s*\(?\Z")

@@ -13,7 +13,7 @@ from string import ascii_uppercase
 
 from cambrian_eval.scoring.abstention import AbstainError
 from cambrian_eval.scoring.declarations import FAR, REACH, SENTENCE_BREAK, Declaration, find_declarations
-from cambrian_eval.scoring.opening_letter import read_letter
+from cambrian_eval.scoring.opening_letter import NO_WORD, read_letter
 from cambrian_eval.scoring.option_text import equal_option, mentioned_option
 from cambrian_eval.scoring.unwrapping import unwrap
 from cambrian_eval.types import Question, Score
@@ -57,6 +57,7 @@ def extract_letter(reply: str, choices: Sequence[str]) -> Extraction:
         for name, rule in _RULES:
             letter = rule(view)
             if letter is not None:
+                _check_not_taken_back(letter, text[-FAR:])
                 return _offered(letter, name, choices)
     except AbstainError as reason:
         return Extraction(None, f"abstain: {reason}")
@@ -73,6 +74,35 @@ def _offered(letter: str, rule: str, choices: Sequence[str]) -> Extraction:
     if letter not in ascii_uppercase[: len(choices)]:
         raise AbstainError("letter not offered")
     return Extraction(letter, rule)
+
+
+# Between the word that corrects and the new letter stand only fillers: "no, wait, I think it is C".
+_CORRECTION = re.compile(
+    rf"""
+    (?: \b(?: no | wait | actually | hmm+ | sorry | oops | rather | correction | scratch\s+that | i\s+meant? )
+      | (?<=[.,(])\s?or
+    )\b
+    (?: [\s,.:;!-]+
+      | \b(?: no | wait | actually | it's | it | is | should | be | i | meant? | think | maybe | perhaps | possibly
+           | the | option | answer )\b
+    ){{0,12}}+
+    [(\["']? ((?-i:[A-Z])) {NO_WORD} (?-i:(?!\s+[a-z]))
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_RETRACTION = re.compile(r"[.!]\s*(?:no|(?:that's|that\s+is)\s+(?:wrong|incorrect|not\s+\w+))\W*\Z", re.IGNORECASE)
+
+
+def _check_not_taken_back(letter: str, text: str) -> None:
+    """A letter that was read must not be corrected or withdrawn later on: "B... no wait, C", "A (or B)", "A. No."."""
+    if _RETRACTION.search(text):
+        raise AbstainError("letter taken back")
+    corrections = list(_CORRECTION.finditer(text))
+    if not corrections or corrections[-1][1] == letter:
+        return
+    said_again = re.search(rf"\b{letter}\b", text[corrections[-1].end() :])
+    if not said_again:
+        raise AbstainError("two letters")
 
 
 _LABELS = re.compile(
@@ -119,13 +149,22 @@ def _declared(rule: str) -> Callable[[_Reply], str | None]:
     return read
 
 
+_BULLET = r"[ ]?(?:(?:[-\u2022]|\d+[.)])[ ]?)?"
 _MARKER = re.compile(
-    r"(?<![\w'])(?<!not )\(?([A-Z])[).:](?=\s|$)|(?<!not )\(([A-Za-z])\)|^[ \t]*([A-Z])[ \t]*$", re.MULTILINE
+    rf"""
+      (?<![\w'])(?<!not[ ]) \(?([A-Z])[).:] (?=\s|$)               # "A)", "(A):", "A."
+    | (?<!not[ ]) \(([A-Za-z])\)                                   # "(a)"
+    | ^{_BULLET} ([A-Z]) [ ]?$                                     # "A" on its line, "- A", "1. A"
+    | ^{_BULLET} ([B-HJ-Z]) (?=[ ][-=\w])                          # "B right", "- B right"; A and I also begin texts
+        (?![ ](?:is|was|has|does|can|cannot|would|could|may|might|because|since|shows)\b)
+    | ["'] ([A-Z]) ["'] (?=\s*:)                                   # {{"A": 0.2}}
+    """,
+    re.MULTILINE | re.VERBOSE,
 )
 
 
 def _marked_letters(text: str) -> set[str]:
-    """Letters that stand as labels: "A)", "(b)", "C." or alone on a line; those after "not" are ruled out."""
+    """Letters that stand as labels of a list or of an option; those after "not" are ruled out."""
     return {group.upper() for match in _MARKER.finditer(text) for group in match.groups() if group}
 
 
@@ -146,10 +185,18 @@ _CLOSING_LETTER = re.compile(
 )
 
 
+# What makes a letter at the end a name or one that is ruled out: "Fig. B", "Mr. B", "wrong: A".
+_NAMING_OR_DENYING = re.compile(
+    r"\b(?:vs|fig|figure|mr|mrs|dr|vol|no|not|wrong|incorrect|except)[.:]?\s*[(\[\"']?\Z", re.IGNORECASE
+)
+
+
 def _closing_letter(reply: _Reply) -> str | None:
     """A last line or sentence that is nothing but a letter."""
     match = _CLOSING_LETTER.search(reply.text, max(0, len(reply.text) - REACH))
     if match is None or reply.declares_in_vain or not (match[1].isupper() or "(" in match[0]):
+        return None
+    if _NAMING_OR_DENYING.search(reply.text[: match.start(1)]):
         return None
     if _marked_letters(reply.text[-REACH:]) - {match[1].upper()}:
         raise AbstainError("two letters")
@@ -159,7 +206,8 @@ def _closing_letter(reply: _Reply) -> str | None:
 _BRACKETED = re.compile(r"\(([A-Z])\)")
 _DOUBT = re.compile(
     r"n't\b|\b(?:not|no|never|neither|nor|cannot|or|if|unless|whether|than|except|unlike|farther|further|behind"
-    r"|away|could|might|may|wrong|incorrect|between)\b|\?",
+    r"|away|could|might|may|wrong|incorrect|between|far(?!\s+(?:left|right))"
+    r"|anything|everything|figure|fig|panel|appendix)\b|\?",
     re.IGNORECASE,
 )
 
@@ -180,13 +228,22 @@ def _bracketed_letter(reply: _Reply) -> str | None:
     return last[1]
 
 
+_CONCLUDED = re.compile(r"\b(?:so|thus|therefore|hence)[\s,:]+\(?([A-Z])\)?\Z")
+
+
 def _option_mentioned(reply: _Reply) -> str | None:
     """A short plain statement that names exactly one option."""
     statement = reply.text.rstrip(" .!\n")
     if reply.declares_in_vain or len(statement) > REACH or SENTENCE_BREAK.search(statement):
         return None
     index = mentioned_option(statement, reply.choices)
-    return None if index is None else ascii_uppercase[index]
+    if index is None:
+        return None
+    letter = ascii_uppercase[index]
+    concluded = _CONCLUDED.search(statement)
+    if concluded and concluded[1] != letter:
+        raise AbstainError("letter and text disagree")
+    return letter
 
 
 _RULES: tuple[tuple[str, Callable[[_Reply], str | None]], ...] = (

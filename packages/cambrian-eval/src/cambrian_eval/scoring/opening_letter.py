@@ -25,12 +25,14 @@ _OPENING = re.compile(
 )
 _CLOSING = re.compile(r"\s?[)\]}>\"']+")
 _OTHER_LETTER = re.compile(
-    rf"\s*(?:[,/&|;、+]|\b(?:or|and|nor)\b|[或和与]|(?<=\s))\s*(?:(?:also|maybe|perhaps|possibly|either|option|choice)\s+)*"
+    r"\s*+(?:[,/&|;、+-]|\b(?:or|and|nor)\b|[或和与]|(?<=\s))"
+    r"\s*+(?:(?:also|maybe|perhaps|possibly|either|option|choice)\s+)*"
     rf"[(\[\"']?([A-Z]){NO_WORD}(?!\s+[a-z])"
 )
 _ALTERNATIVE = re.compile(r"\s*(?:[,/&|;]\s*)?(?:or|and|nor|as\s+well\s+as)\b|\s*[/&|、或和与]", re.IGNORECASE)
 _DENIED = re.compile(
-    r"\s*[.:,;-]*\s*(?:is\s+|are\s+)?(?:(?:definitely|clearly)\s+)?(?:not|incorrect|wrong|false|isn't)\b(?!\s+\(?[A-Z]\b)"
+    r"\s*+[.:,;-]*+\s*+(?:is\s+|are\s+)?(?:(?:definitely|clearly)\s+)?(?:not|incorrect|wrong|false|isn't)\b"
+    r"(?!\s+\(?[A-Z]\b)"
     r"|\s*[是不]",
     re.IGNORECASE,
 )
@@ -39,6 +41,18 @@ _REASON = re.compile(
     re.IGNORECASE,
 )
 _STOP = re.compile(r"\s*\n|\s*[.,:;!](?=[\s)\]}>\"'.,:;!\u4e00-\u9fff]|$)|\s+-\s|\s*。|\s*$|\s*\(")
+# "A:" may be the speaker of a transcript: "A: Sorry, I cannot see it."
+_REFUSAL = re.compile(
+    r"""
+    :\s* (?: sorry | unfortunately | as\s+an\s+ai
+        | i(?:'m|\s+am)? \s+
+          (?: sorry | cannot | can't | can\s+not | unable | not\s+(?:able|sure) | don't | do\s+not )
+        | (?: the\s+(?:image|picture) | it ) \s+
+          (?: is\s+not | isn't | cannot | can't | does\s+not | doesn't )
+    )\b
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
 _CHINESE = re.compile(r"\s*[\u4e00-\u9fff]")
 
 
@@ -56,7 +70,7 @@ def read_letter(text: str, choices: Sequence[str]) -> str | None:
     opened = text[: match.start(1)].endswith(("(", "[", "{", "<", '"', "'"))
     closing = _CLOSING.match(after)
     rest = after[closing.end() :] if closing else after
-    if rest.lstrip().startswith("?") or _DENIED.match(rest):
+    if rest.lstrip().startswith("?") or _DENIED.match(rest) or _REFUSAL.match(rest):
         return None
     other = _OTHER_LETTER.match(rest)
     if other and other[1] != letter:

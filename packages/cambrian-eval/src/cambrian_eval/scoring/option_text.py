@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_WORD = re.compile(r"-?\d+(?:\.\d+)?|[^\W_]+")
+# "-3", "2.5", then "3D" and "1.2.3" as one word each, so that they are not the number 3 or 1.
+_WORD = re.compile(r"-?\d++(?:\.\d++)?+(?![^\W_])|\d[\w.]*|[^\W_]+")
 _ARTICLE = re.compile(r"[\"'\s]*(?:the|an?)\s+\w", re.IGNORECASE)
 _NEVER_AFTER_A = {"left", "right", "above", "below", "under", "behind", "yes", "no", "true", "false"}
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
@@ -18,13 +19,25 @@ _DIGITS = {word: str(number) for number, word in enumerate(_NUMBERS)}
 _CONTRARY = re.compile(
     r"n't\b|\b(?:not|no|none|never|neither|nor|cannot|or|either|if|unless|whether|than|except|instead|unlike|without"
     r"|unclear|unsure|wrong|incorrect|false|behind|away|farther|further|farthest|furthest|distant|least|more|less"
-    r"|fewer|about|around|approximately|almost|might|maybe|perhaps|could|between)\b|\?",
+    r"|fewer|about|around|approximately|almost|might|maybe|perhaps|could|between|far(?!\s+(?:left|right))|background"
+    r"|back|missing|hidden|hundred|thousand|dozen|one\s+of|\d+\s+(?:m|cm|km|ft|feet|met(?:er|re)s?))\b|\?",
     re.IGNORECASE,
 )
-_RIGHT_AS_ADVERB = re.compile(
-    r"\bright\s+(?:above|below|under|underneath|over|beside|next|in|on|at|by|here|there|now|after|before)\b"
-    r"|\b(?:that|that's|is|all)\s+right\s*,",
-    re.IGNORECASE,
+# "right", "left", "above" and "below" as other words than those of a place.
+_NO_PLACE = re.compile(
+    r"""
+      \bright\s+(?: above | below | under | underneath | over | beside | next | in | on | at | by | here | there
+        | now | after | before )\b
+    | \b(?: that | is )\s+right\s*,
+    | \b(?: you're | you\s+are | that's | that\s+is | all )\s+right\b
+    | \Aright\s*[,!]
+    | \b(?: of\s+the | see | as | image | picture | photo | mentioned | stated | shown | described | given | listed
+        | explained )\s+(?:above|below)\b
+    | \b(?:above|below)\s+(?: is | are | image | picture | photo )\b
+    | \bexplanation\b
+    | \b(?: has | have | had | nothing | anything | what's | what\s+is )\s+left\b
+    """,
+    re.IGNORECASE | re.VERBOSE,
 )
 _COUNTED = re.compile(
     r"\b(?:there\s+(?:is|are)|i\s+(?:can\s+)?(?:see|count)|total\s+(?:of|is)|number\s+of\s+[^.,;:]{1,60}\s+is)"
@@ -63,7 +76,7 @@ def mentioned_option(text: str, choices: Sequence[str], *, declared: bool = Fals
     number counts only where it is counted ("there are 3"), unless `declared` says that an answer was announced.
     """
     words = words_of(text)
-    if len(words) > _MENTION_WORDS or _CONTRARY.search(text) or _RIGHT_AS_ADVERB.search(text):
+    if len(words) > _MENTION_WORDS or _CONTRARY.search(text) or _NO_PLACE.search(text):
         return None
     if words[:1] == ["a"] and _NEVER_AFTER_A.intersection(words[1:2]):
         return None

@@ -14,6 +14,7 @@ _SPACES = re.compile(r"[^\S\n]+")
 _THOUGHT_END = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _THOUGHT_START = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
 _ANSWER_TAG = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.IGNORECASE | re.DOTALL)
+_ALTERNATIVES = re.compile(r"(?:\}|</answer>)\$?\s*(?:or|and)\s*\$?(?:\\boxed|<answer>)", re.IGNORECASE)
 _SPECIAL_TOKEN = re.compile(r"</?s>|<\|[^|<>]{1,40}\|>|<(?:eos|end_of_turn|pad)>", re.IGNORECASE)
 _TEX_STYLE = re.compile(r"\\(?:text|textbf|textit|mathbf|mathrm|mathit|bf|rm)\s*\{([^{}]*)\}")
 _MARKUP = re.compile(
@@ -29,6 +30,8 @@ def unwrap(reply: str) -> str:
     """
     text = unicodedata.normalize("NFKC", reply).translate(_PLAIN)
     text = _after_thinking(text)
+    if _ALTERNATIVES.search(text):
+        raise AbstainError("two letters")
     tagged = _ANSWER_TAG.findall(text)
     text = tagged[-1] if tagged else text
     text = _boxed(_SPECIAL_TOKEN.sub(" ", text))

@@ -76,7 +76,7 @@ def measure(answers: Sequence[ScoredAnswer]) -> Metrics:
             "score_3d": by_name.get("score_3d"),
             "parse_rate": parse_rate(answers),
             "formula": _formula(parts),
-            "published": {part: list(sources) for part, sources in parts.items()} == PUBLISHED_SOURCES,
+            "published": all(list(sources) == PUBLISHED_SOURCES.get(part) for part, sources in parts.items()),
         },
         rows=(
             overall,
@@ -166,15 +166,18 @@ def _letter(row: Row, choices: Sequence[str]) -> str:
 
 def _picture(row: Row, folder: Path) -> Picture:
     image: Any = row.values.get("image")
-    if isinstance(image, dict) and image.get("bytes"):
-        return Picture.from_bytes(str(row.values.get("filename") or image.get("path") or row.place), image["bytes"])
-    name = str((image.get("path") if isinstance(image, dict) else None) or row.values.get("filename") or "")
+    embedded, path = (image.get("bytes"), image.get("path")) if isinstance(image, dict) else (None, None)
+    if not isinstance(embedded, bytes | None):
+        raise DataError(f"{row.place}: found image.bytes of type {type(embedded).__name__}, expected bytes.")
+    if embedded:
+        return Picture.from_bytes(str(row.values.get("filename") or path or row.place), embedded)
+    name = str(path or row.values.get("filename") or "")
     inside = PurePosixPath(name)
     if not name or inside.is_absolute() or ".." in inside.parts or "\\" in name:
         raise DataError(f"{row.place}: found picture {name!r}, expected bytes or a path inside the data's folder.")
-    for path in (folder / inside, folder / "img" / inside):
-        if path.is_file():
-            return Picture.from_file(name, path)
+    for file in (folder / inside, folder / "img" / inside):
+        if file.is_file():
+            return Picture.from_file(name, file)
     raise DataError(f"{row.place}: picture {name} is missing in {folder}; expected it there or under img.")
 
 
@@ -217,7 +220,7 @@ def _formula(parts: dict[str, dict[str, list[ScoredAnswer]]]) -> str:
 def _task(name: str, parts: tuple[str, ...], description: str) -> Task:
     return Task(
         name=name,
-        version=1,
+        version=2,
         description=description,
         hub=HubDataset("nyu-visionx/CV-Bench", tuple(f"{SPLIT}_{part.lower()}.parquet" for part in parts)),
         questions=partial(read_questions, parts=parts),
