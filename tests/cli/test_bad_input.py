@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.support.recipes import SCRATCH
+
 
 @pytest.fixture(autouse=True)
 def _no_run_is_left(tmp_path):
@@ -98,9 +100,9 @@ def test_ask_needs_a_checkpoint_of_ours(refused, tmp_path, other_model, picture)
 
 
 def test_finetune_needs_a_checkpoint_of_ours(refused, tmp_path, other_model):
-    assert '"llama"' in refused("finetune", "tiny", "--from", other_model)
-    assert "config.json" in refused("finetune", "tiny", "--from", tmp_path)
-    assert "nowhere" in refused("finetune", "tiny", "--from", "some/nowhere")
+    assert '"llama"' in refused("finetune", SCRATCH, "--from", other_model)
+    assert "config.json" in refused("finetune", SCRATCH, "--from", tmp_path)
+    assert "nowhere" in refused("finetune", SCRATCH, "--from", "some/nowhere")
 
 
 def test_ask_looks_at_its_pictures_first(refused, tmp_path, picture):

@@ -9,7 +9,9 @@ from PIL import Image
 from cambrian_cli import datasets
 from cambrian_cli.errors import CommandError
 from cambrian_data.errors import DataError
-from cambrian_model.training.recipe import ScenesSection, SourceSection
+from cambrian_data.grounding.texts import DESCRIBE
+from cambrian_data.images import load_image
+from cambrian_model.training.recipe import GroundingSection, ScenesSection, SourceSection
 
 
 def row(image: str = "a.png", name: str = "r1") -> dict:
@@ -94,6 +96,37 @@ def test_scenes_are_made_once(cache):
     assert datasets.read("scenes", SourceSection(scenes=scenes)) == first
     assert picture.stat().st_mtime_ns == written
     assert len(first) == 3
+
+
+def read_grounding(**change) -> list[dict]:
+    values = {"scenes": ScenesSection(count=3, seed=11, side=32), "grid_side": 4, "readings_per_picture": 1, **change}
+    return datasets.read("places", SourceSection(grounding=GroundingSection(**values)))
+
+
+def test_grounding_is_made_once_and_becomes_conversations_about_pictures_that_are_there(cache):
+    first = read_grounding()
+    assert [datasets.question_and_reference(sample)[0] == DESCRIBE for sample in first] == [True, False] * 3
+    for sample in first:
+        (image,) = sample["images"]
+        assert Path(image).is_relative_to(cache / "cambrian" / "grounding")
+        assert load_image(Path(image)).size == (32, 32)
+        assert [message["role"] for message in sample["messages"]] == ["user", "assistant"]
+        assert [part["type"] for part in sample["messages"][0]["content"]] == ["image", "text"]
+        assert datasets.question_and_reference(sample)[1]
+        assert "records.jsonl:" in sample["location"]
+    picture = Path(first[0]["images"][0])
+    written = picture.stat().st_mtime_ns
+    assert read_grounding() == first
+    assert picture.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"grid_side": 2}, {"readings_per_picture": 2}, {"seed": 1}, {"scenes": ScenesSection(count=3, seed=12, side=32)}],
+)
+def test_other_grounding_has_another_folder(change):
+    first, other = read_grounding(), read_grounding(**change)
+    assert Path(first[0]["images"][0]).parent != Path(other[0]["images"][0]).parent
 
 
 @pytest.mark.parametrize("change", [{"count": 4}, {"seed": 12}, {"side": 48}])

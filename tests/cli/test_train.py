@@ -1,4 +1,4 @@
-"""The train commands on the tiny recipe, cut down to two steps of each stage."""
+"""The train commands on a small recipe, cut down to two steps of each stage."""
 
 import fcntl
 import json
@@ -14,8 +14,11 @@ from pathlib import Path
 import pytest
 
 from cambrian_cli import captions, datasets
+from cambrian_cli.commands.train import DEFAULT_RECIPE
 from cambrian_cli.output import report
+from cambrian_data.grounding.texts import DESCRIBE
 from cambrian_model.training import load_recipe
+from tests.support.recipes import SCRATCH
 
 SHORT = (
     "data.scenes.scenes.count=12",
@@ -34,6 +37,11 @@ def start(*arguments: str | Path, cache: Path, **options: object) -> subprocess.
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment, **options)  # type: ignore[call-overload]
 
 
+def test_the_recipe_is_tiny_where_none_is_named(refused):
+    assert DEFAULT_RECIPE == "tiny"
+    assert "tiny.yaml: seed is 'x'" in refused("train", "--set", "seed=x")
+
+
 @pytest.fixture(scope="module")
 def trained(common: Path, cache: Path) -> tuple[Path, str, str]:
     """The folder of one run of `cambrian train --json`, and what it printed on stdout and stderr; made once for all."""
@@ -43,7 +51,7 @@ def trained(common: Path, cache: Path) -> tuple[Path, str, str]:
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not printed[0].exists():
-            process = start("train", *SETTINGS, "--json", cache=cache, cwd=folder)
+            process = start("train", SCRATCH, *SETTINGS, "--json", cache=cache, cwd=folder)
             stdout, stderr = process.communicate(timeout=300)
             assert process.returncode == 0, stderr
             printed[1].write_text(stderr)
@@ -92,7 +100,7 @@ def test_captioned_scenes_are_held_out(trained):
 def test_resuming_a_finished_run_changes_no_weight_and_succeeds(cambrian, trained):
     run, stdout, _ = trained
     weights = (run / "checkpoint" / "model.safetensors").read_bytes()
-    outcome = cambrian("train", *SETTINGS, "--output", run, "--resume", "--json")
+    outcome = cambrian("train", SCRATCH, *SETTINGS, "--output", run, "--resume", "--json")
     assert outcome.status == 0
     assert (run / "checkpoint" / "model.safetensors").read_bytes() == weights
     assert json.loads(outcome.stdout)["stages"] == json.loads(stdout)["stages"]
@@ -103,7 +111,7 @@ def test_a_finished_run_needs_no_data(cambrian, trained, tmp_path, monkeypatch):
     shutil.copytree(run, tmp_path / "copy")
     (tmp_path / "copy" / "run.json").unlink()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
-    outcome = cambrian("train", *SETTINGS, "--output", "copy", "--resume", "--json")
+    outcome = cambrian("train", SCRATCH, *SETTINGS, "--output", "copy", "--resume", "--json")
     assert outcome.status == 0
     found, before = json.loads(outcome.stdout)["captions"], json.loads(stdout)["captions"]
     assert [caption["answer"] for caption in found] == [caption["answer"] for caption in before]
@@ -114,32 +122,34 @@ def test_a_finished_run_needs_no_data(cambrian, trained, tmp_path, monkeypatch):
 
 def test_a_mistake_leaves_no_folder_in_the_way_of_the_corrected_command(cambrian, refused):
     short = [*SETTINGS, "--set", "stages.finetune.max_steps=1", "--output", "run"]
-    assert "row" in refused("pretrain", "tiny", *short, "--set", "stages.align.batch.row_tokens=8")
+    assert "row" in refused("pretrain", SCRATCH, *short, "--set", "stages.align.batch.row_tokens=8")
     assert not Path("run").exists()
-    assert cambrian("pretrain", "tiny", *short).status == 0
+    assert cambrian("pretrain", SCRATCH, *short).status == 0
 
 
 def test_finetuning_refuses_a_checkpoint_of_another_model(refused, trained):
     run, _, _ = trained
-    message = refused("finetune", "tiny", "--from", run, *SETTINGS, "--set", "model.connector.depth=2", "--output", "b")
+    message = refused(
+        "finetune", SCRATCH, "--from", run, *SETTINGS, "--set", "model.connector.depth=2", "--output", "b"
+    )
     assert "model.connector.depth is 2 in the recipe, but 1 in the checkpoint" in message
     assert not Path("b").exists()
 
 
 def test_a_folder_that_holds_another_run_is_refused(refused, trained):
     run, _, _ = trained
-    assert "--resume" in refused("train", *SETTINGS, "--output", run)
+    assert "--resume" in refused("train", SCRATCH, *SETTINGS, "--output", run)
 
 
 def test_a_run_is_not_resumed_with_another_recipe(refused, trained):
     run, _, _ = trained
-    assert "seed was 0, now 1" in refused("train", *SETTINGS, "--set", "seed=1", "--output", run, "--resume")
+    assert "seed was 0, now 1" in refused("train", SCRATCH, *SETTINGS, "--set", "seed=1", "--output", run, "--resume")
 
 
 def test_a_folder_of_something_else_is_not_resumed(refused, tmp_path):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "a.txt").touch()
-    assert "a.txt" in refused("train", *SETTINGS, "--output", tmp_path / "letters", "--resume")
+    assert "a.txt" in refused("train", SCRATCH, *SETTINGS, "--output", tmp_path / "letters", "--resume")
 
 
 def test_ask_answers_about_a_picture(cambrian, trained):
@@ -163,8 +173,8 @@ def test_ask_takes_several_pictures_or_none(cambrian, trained):
 
 def test_pretrain_and_finetune_are_the_stages_of_train(cambrian, trained):
     run, _, _ = trained
-    assert cambrian("pretrain", "tiny", *SETTINGS, "--output", "a").status == 0
-    outcome = cambrian("finetune", "tiny", "--from", "a", *SETTINGS, "--output", "b", "--json")
+    assert cambrian("pretrain", SCRATCH, *SETTINGS, "--output", "a").status == 0
+    outcome = cambrian("finetune", SCRATCH, "--from", "a", *SETTINGS, "--output", "b", "--json")
     assert set(json.loads(outcome.stdout)["stages"]) == {"finetune"}
     weights = "checkpoint/model.safetensors"
     assert Path("b", weights).read_bytes() == (run / weights).read_bytes()
@@ -176,7 +186,7 @@ def test_a_full_disk_is_named_and_leaves_no_checkpoint(tmp_path, cache):
     def limited() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    process = start("train", *SETTINGS, "--output", "run", cache=cache, cwd=tmp_path, preexec_fn=limited)
+    process = start("train", SCRATCH, *SETTINGS, "--output", "run", cache=cache, cwd=tmp_path, preexec_fn=limited)
     _, stderr = process.communicate(timeout=300)
     assert process.returncode == 2, stderr
     assert "Traceback" not in stderr
@@ -189,7 +199,7 @@ def test_a_full_disk_is_named_and_leaves_no_checkpoint(tmp_path, cache):
 @pytest.mark.slow
 def test_an_interrupted_run_says_so_and_continues(tmp_path, cache):
     more = [*SETTINGS, "--set", "stages.align.max_steps=40", "--output", "run"]
-    process = start("train", *more, cache=cache, cwd=tmp_path)
+    process = start("train", SCRATCH, *more, cache=cache, cwd=tmp_path)
     metrics = tmp_path / "run" / "metrics.jsonl"
     while not (metrics.is_file() and metrics.read_text().count("\n") >= 3):
         assert process.poll() is None
@@ -199,7 +209,7 @@ def test_an_interrupted_run_says_so_and_continues(tmp_path, cache):
     assert process.returncode == 130
     assert stderr.splitlines()[-1] == "interrupted"
     assert "Traceback" not in stderr
-    process = start("train", *more, "--resume", cache=cache, cwd=tmp_path)
+    process = start("train", SCRATCH, *more, "--resume", cache=cache, cwd=tmp_path)
     assert process.communicate(timeout=300)
     assert process.returncode == 0
 
@@ -208,7 +218,7 @@ def test_an_interrupted_run_says_so_and_continues(tmp_path, cache):
 def test_torchrun_starts_the_same_command(tmp_path, cache):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1", "-m"]
     done = subprocess.run(
-        [*command, "cambrian_cli", "train", *SETTINGS, "--json"],
+        [*command, "cambrian_cli", "train", str(SCRATCH), *SETTINGS, "--json"],
         cwd=tmp_path,
         env=os.environ | {"XDG_CACHE_HOME": str(cache)},
         capture_output=True,
@@ -221,13 +231,43 @@ def test_torchrun_starts_the_same_command(tmp_path, cache):
 
 
 def test_pictures_of_records_are_called_training_pictures(write_jsonl, capsys):
-    recipe = load_recipe("tiny", ["data.scenes.scenes=null", f"data.scenes.records={write_jsonl({})}"])
+    recipe = load_recipe(SCRATCH, ["data.scenes.scenes=null", f"data.scenes.records={write_jsonl({})}"])
     message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}
     samples = [{"messages": [message], "images": [name]} for name in ("a.png", "a.png", "b.png", "c.png", "d.png")]
     chosen, held_out = captions.choose(recipe, {"scenes": samples})
     assert [sample["images"] for sample in chosen] == [["a.png"], ["b.png"], ["c.png"]]
     assert not held_out
     assert "training pictures" in captions.Captions([], held_out).title
+
+
+MADE = {
+    "scenes": "scenes: {count: 9, seed: 5, side: 32}",
+    "places": "grounding: {scenes: {count: 9, seed: 6, side: 32}, grid_side: 4}",
+    "asked": "questions: {cvbench: {scenes: {count: 40, seed: 7, side: 32}}}",
+}
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (("places",), "description"),
+        (("places", "asked"), "question"),
+        (("asked", "places"), "question"),
+        (("places", "asked", "scenes"), "caption"),
+    ],
+)
+def test_what_is_made_of_scenes_is_shown_for_held_out_scenes(names, shown):
+    """Captions before questions, questions before descriptions, in whatever order the recipe names them."""
+    sources = ", ".join(f"{name}: {{{source}}}" for name, source in MADE.items())
+    recipe = load_recipe(SCRATCH, [f"data={{{sources}}}"])
+    chosen, held_out = captions.choose(recipe, {name: [] for name in names})
+    asked = [datasets.question_and_reference(sample)[0] for sample in chosen]
+    assert held_out
+    assert len({sample["images"][0] for sample in chosen}) == 3
+    assert all(f"-seed8-side32{os.sep}" in sample["images"][0] for sample in chosen)
+    assert all(Path(sample["images"][0]).is_file() for sample in chosen)
+    assert all(("Select from the following choices." in text) == (shown == "question") for text in asked)
+    assert (asked == [DESCRIBE] * 3) == (shown == "description")
 
 
 def test_without_a_picture_to_caption_the_output_says_why(capsys):

@@ -11,6 +11,7 @@ from cambrian_model.training.optim import build_optimizer, lr_factor
 from cambrian_model.training.packing import collate
 from cambrian_model.training.recipe import OptimSection, StageSection, load_recipe
 from cambrian_model.training.stages import select_trainable
+from tests.support.recipes import SCRATCH
 from tests.support.tiny_model import VOCABULARY, tiny_model, tiny_sample
 
 ALL = ("vision_encoders", "connector", "in_llm", "language_model")
@@ -39,7 +40,7 @@ def step_data(rows, size):
 
 
 def take_steps(model, chosen, steps):
-    accelerator = start_accelerator(load_recipe("tiny", ["device=cpu"]))
+    accelerator = start_accelerator(load_recipe(SCRATCH, ["device=cpu"]))
     optimizer = build_optimizer(select_trainable(model, chosen).groups, chosen.optim)
     return list(run_steps(model, optimizer, iter(steps), accelerator, chosen.optim, 0, len(steps)))
 
@@ -165,7 +166,7 @@ def test_rates_warm_up_and_then_follow_the_schedule(schedule, middle, last):
 
 def test_bf16_keeps_float32_weights_and_learns():
     model, data = tiny_model(), step_data([[sample] for sample in samples(4)], 4)
-    accelerator = start_accelerator(load_recipe("tiny", ["device=cpu", "precision=bf16"]))
+    accelerator = start_accelerator(load_recipe(SCRATCH, ["device=cpu", "precision=bf16"]))
     optimizer = build_optimizer(select_trainable(model, stage()).groups, stage().optim)
     losses = [
         s.metrics["loss"] for s in run_steps(model, optimizer, iter([data] * 4), accelerator, stage().optim, 0, 4)
@@ -179,4 +180,4 @@ def test_bf16_keeps_float32_weights_and_learns():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
 def test_a_device_that_is_not_there_says_what_to_set():
     with pytest.raises(TrainingError, match=r'asks for device "cuda", which this machine lacks; set device=auto'):
-        start_accelerator(load_recipe("tiny", ["device=cuda"]))
+        start_accelerator(load_recipe(SCRATCH, ["device=cuda"]))

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import yaml
 from transformers import AutoTokenizer
@@ -5,6 +7,7 @@ from transformers import AutoTokenizer
 from cambrian_model.errors import RecipeError
 from cambrian_model.recipes import tiny_tokenizer
 from cambrian_model.training.recipe import Recipe, list_recipes, load_recipe
+from tests.support.recipes import SCRATCH
 
 
 def test_every_recipe_of_the_package_loads_and_has_a_summary():
@@ -16,7 +19,7 @@ def test_every_recipe_of_the_package_loads_and_has_a_summary():
 
 
 def test_a_resolved_recipe_reads_back_as_itself(tmp_path):
-    recipe = load_recipe("tiny", ["stages.align.optim.part_lr.connector=1e-3", "seed=3"])
+    recipe = load_recipe(SCRATCH, ["stages.align.optim.part_lr.connector=1e-3", "seed=3"])
     path = tmp_path / "recipe.yaml"
     path.write_text(recipe.to_yaml())
 
@@ -25,7 +28,7 @@ def test_a_resolved_recipe_reads_back_as_itself(tmp_path):
 
 def test_overrides_reach_every_kind_of_value():
     recipe = load_recipe(
-        "tiny",
+        SCRATCH,
         [
             "stages.align.optim.lr=2e-5",
             "stages.finetune.max_steps=7",
@@ -73,7 +76,7 @@ def test_overrides_reach_every_kind_of_value():
 )
 def test_a_bad_override_names_key_and_value(override, message):
     with pytest.raises(RecipeError, match=message):
-        load_recipe("tiny", [override])
+        load_recipe(SCRATCH, [override])
 
 
 def test_a_learning_rate_for_a_frozen_part_is_refused():
@@ -102,11 +105,11 @@ def write_recipe(path, **values):
 def test_a_child_changes_what_it_names_and_keeps_the_rest(tmp_path):
     path = write_recipe(
         tmp_path / "child.yaml",
-        extends="tiny",
+        extends=str(SCRATCH),
         name="child",
-        stages={"align": {"max_steps": 3}, "extra": {**load_stage("tiny", "finetune"), "max_steps": 1}},
+        stages={"align": {"max_steps": 3}, "extra": {**load_stage(SCRATCH, "finetune"), "max_steps": 1}},
     )
-    recipe, parent = load_recipe(path), load_recipe("tiny")
+    recipe, parent = load_recipe(path), load_recipe(SCRATCH)
 
     assert list(recipe.stages) == ["align", "finetune", "extra"]
     assert recipe.stages["align"].max_steps == 3
@@ -162,16 +165,88 @@ def test_a_file_that_is_no_recipe_says_why(tmp_path, text, message):
 
 
 def test_exponents_without_a_point_are_numbers(tmp_path):
-    path = write_recipe(tmp_path / "a.yaml", extends="tiny", name="a")
+    path = write_recipe(tmp_path / "a.yaml", extends=str(SCRATCH), name="a")
     path.write_text(path.read_text() + "model: {language_model: {config: {rms_norm_eps: 1e-6}}}\n")
 
     assert load_recipe(path).model.spec()["language_model"]["config"]["rms_norm_eps"] == 1e-6
 
 
 def test_recipes_are_immutable():
-    recipe: Recipe = load_recipe("tiny")
+    recipe: Recipe = load_recipe(SCRATCH)
     with pytest.raises(ValueError, match="frozen"):
         recipe.seed = 1
+
+
+def with_data(source, **more):
+    """The overrides that make `source` the data of both stages of the scratch recipe, beside `more`."""
+    return [f"data={yaml.safe_dump({'scenes': source, **more}, default_flow_style=True, width=1e6)}"]
+
+
+def grounding(**values):
+    return {"grounding": {"scenes": {"count": 9, "seed": 5}, "grid_side": 4, **values}}
+
+
+def test_a_grounding_source_reads_back_and_leaves_nothing_to_the_user(tmp_path):
+    recipe = load_recipe(SCRATCH, with_data(grounding(readings_per_picture=0)))
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
+
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe
+    assert recipe.unset() == []
+
+
+@pytest.mark.parametrize(("cells", "model"), [(8, 4), (4, 2)])
+def test_a_reading_of_another_grid_than_the_model_s_is_refused(cells, model):
+    overrides = [*with_data({"scenes": {"count": 9}}, places=grounding(grid_side=cells)), f"model.grid_side={model}"]
+    with pytest.raises(
+        RecipeError, match=rf"data.places.grounding.grid_side is {cells}, but model.grid_side is {model}; .* alike"
+    ):
+        load_recipe(SCRATCH, overrides)
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"readings_per_picture": 7}, r"readings_per_picture is 7: input should be less than or equal to 6"),
+        ({"readings_per_picture": -1}, r"readings_per_picture is -1: input should be greater than or equal to 0"),
+        ({"grid_side": 0}, r"grid_side is 0: input should be greater than or equal to 1"),
+        ({"seed": -1}, r"seed is -1: input should be greater than or equal to 0"),
+        ({"grid": 4}, r'unknown key "data.scenes.grounding.grid"; did you mean "grid_side"'),
+    ],
+)
+def test_a_grounding_value_out_of_range_is_named(values, problem):
+    with pytest.raises(RecipeError, match=problem):
+        load_recipe(SCRATCH, with_data(grounding(**values)))
+
+
+ORIGINS = {
+    "records": "mine.jsonl",
+    "scenes": {"count": 9},
+    **grounding(),
+    "questions": {"cvbench": {"scenes": {"count": 9}}},
+}
+
+
+@pytest.mark.parametrize(("one", "other"), list(itertools.combinations(ORIGINS, 2)))
+def test_a_source_has_one_origin(one, other):
+    with pytest.raises(RecipeError, match=rf"data.scenes both {one} and {other} are given; set all but one to null"):
+        load_recipe(SCRATCH, with_data({name: ORIGINS[name] for name in (one, other)}))
+    assert load_recipe(SCRATCH, with_data({one: ORIGINS[one], other: None})).data
+
+
+def test_a_source_without_an_origin_says_which_there_are():
+    with pytest.raises(RecipeError, match=r"give records \(and images\), scenes, grounding, or questions"):
+        load_recipe(SCRATCH, with_data({"images": "pictures"}))
+
+
+def test_training_seeds_are_those_of_everything_made_from_scenes():
+    more = {"places": grounding(), "asked": {"questions": {"cvbench": {"scenes": {"count": 9, "seed": 7}}}}}
+    data = with_data({"scenes": {"count": 9, "seed": 2}}, mine={"records": None}, **more)
+    held_out = "evaluation={{cvbench: {{scenes: {{count: 9, seed: {}}}}}}}"
+
+    assert load_recipe(SCRATCH, data).training_seeds() == {"scenes": 2, "places": 5, "asked": 7}
+    assert load_recipe(SCRATCH, [*data, held_out.format(6)]).evaluation is not None
+    with pytest.raises(RecipeError, match=r"evaluation.cvbench.scenes.seed is 5, and so is that of data.places"):
+        load_recipe(SCRATCH, [*data, held_out.format(5)])
 
 
 def test_the_tiny_tokenizer_is_what_its_script_makes_and_spells_everything(tmp_path):
@@ -183,5 +258,8 @@ def test_the_tiny_tokenizer_is_what_its_script_makes_and_spells_everything(tmp_p
     assert AutoTokenizer.from_pretrained(tmp_path).get_vocab() == tokenizer.get_vocab()
     assert tokenizer.decode(tokenizer(odd)["input_ids"]) == odd
     assert tokenizer.tokenize("There are two red pyramids on the lower left.") == [
-        *("There", "Ġare", "Ġtwo", "Ġred", "Ġpyramids", "Ġon", "Ġthe", "Ġlower", "Ġleft", ".")
+        *("There", "Ġare", "Ġtwo", " red", " pyramids", "Ġon", "Ġthe", "Ġlower", " left", ".")
+    ]
+    assert tokenizer.tokenize(" I see the ball in the red box at x13 y1 z17. The answer is (A).") == [
+        *(" I see the", " ball", " in the red box", " at x13", " y1", " z17", ". The answer is (", "A", ").")
     ]

@@ -17,6 +17,7 @@ from cambrian_model.model import CambrianForConditionalGeneration
 from cambrian_model.processing.processor import CambrianProcessor
 from cambrian_model.training import Progress, load_recipe, train
 from cambrian_model.training.metrics import read_metrics
+from tests.support.recipes import SCRATCH
 
 SMALL = [
     "model.language_model.config.hidden_size=32",
@@ -69,7 +70,7 @@ def datasets(tmp_path_factory):
 
 
 def small_recipe(*overrides):
-    return load_recipe("tiny", [*SMALL, *overrides])
+    return load_recipe(SCRATCH, [*SMALL, *overrides])
 
 
 @pytest.fixture(scope="module")
@@ -212,11 +213,11 @@ def test_progress_is_told_for_data_steps_and_exports(datasets, tmp_path):
 
 def test_a_folder_that_holds_another_run_is_refused(finished, datasets, tmp_path):
     recipe = small_recipe("name=other", "stages.align.max_steps=3", "stages.finetune.optim.lr=1")
-    with pytest.raises(TrainingError, match=r'holds a run of recipe "tiny"; .* --resume, .*"other" .* --output'):
+    with pytest.raises(TrainingError, match=r'holds a run of recipe "scratch"; .* --resume, .*"other" .* --output'):
         train(recipe, datasets=datasets, output=finished.run_dir)
     with pytest.raises(
         TrainingError,
-        match=r"other values: name was 'tiny', now 'other'; stages.align.max_steps was 7, now 3; "
+        match=r"other values: name was 'scratch', now 'other'; stages.align.max_steps was 7, now 3; "
         r"stages.finetune.optim.lr was 0.0\d+, now 1.0",
     ):
         train(recipe, datasets=datasets, output=finished.run_dir, resume=True)
