@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Runs inside the fresh environment: every module of the package imports, and nothing unwanted is there.
 PROBE = """
-import importlib, importlib.util, pkgutil, sys
-name, unwanted, needs_extra = (sys.argv[1], *(argument.split() for argument in sys.argv[2:]))
+import importlib, importlib.resources, importlib.util, pkgutil, sys
+name, unwanted, needs_extra, files = (sys.argv[1], *(argument.split() for argument in sys.argv[2:]))
 package = importlib.import_module(name)
 assert "site-packages" in package.__file__, f"{name} came from {package.__file__}, not from its wheel"
 names = [module.name for module in pkgutil.walk_packages(package.__path__, f"{name}.", onerror=lambda name: None)]
@@ -29,21 +29,31 @@ for item in names:
     importlib.import_module(item)
 present = [item for item in unwanted if importlib.util.find_spec(item)]
 assert not present, f"installing {name} alone brought {present}"
+lost = [file for file in files if not importlib.resources.files(package).joinpath(file).is_file()]
+assert not lost, f"the wheel of {name} lacks {lost}"
 print(f"{name}: {len(names) + 1} modules imported")
 """
 
 
 class Check(NamedTuple):
-    """What must not come with a package, and which of its modules need an extra and are not imported here."""
+    """What must not come with a package, which modules need an extra and are not imported, which files it must hold."""
 
     unwanted: str = ""
     needs_extra: str = ""
+    files: str = ""
+
+
+TINY = " ".join(f"recipes/tiny/{part}/model.safetensors" for part in ("language_model", "convnext", "vit"))
 
 
 CHECKS = {
     "cambrian-data": Check(unwanted="torch transformers cambrian_model cambrian_eval cambrian_cli"),
     "cambrian-eval": Check(unwanted="torch transformers cambrian_model cambrian_data cambrian_cli"),
-    "cambrian-model": Check(unwanted="accelerate cambrian_data cambrian_eval", needs_extra="cambrian_model.training"),
+    "cambrian-model": Check(
+        unwanted="accelerate cambrian_data cambrian_eval",
+        needs_extra="cambrian_model.training",
+        files=f"recipes/tiny.yaml recipes/tiny/tokenizer.json {TINY}",
+    ),
     "cambrian-cli": Check(),
 }
 
@@ -75,7 +85,7 @@ def check(package: str, wheels: Path, environment: Path) -> None:
     call("uv", "venv", "--quiet", "--python", sys.executable, str(environment))
     call("uv", "pip", "install", "--quiet", "--python", str(python), "--find-links", str(wheels), str(wheel))
     name, expected = package.replace("-", "_"), CHECKS[package]
-    call(str(python), "-I", "-c", PROBE, name, expected.unwanted, expected.needs_extra)
+    call(str(python), "-I", "-c", PROBE, name, expected.unwanted, expected.needs_extra, expected.files)
     shutil.rmtree(environment)
 
 

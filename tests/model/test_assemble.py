@@ -196,7 +196,7 @@ def test_a_model_in_half_precision_answers(language_model, encoder, tmp_path, dt
 def test_image_tokens_of_a_fresh_model_differ_from_each_other_as_much_as_words_do(language_model, encoder):
     torch.manual_seed(3)
     model, _ = assemble(spec(language_model, encoder))
-    words = model.get_input_embeddings().weight.square().mean().sqrt()
+    words = model.language_model.get_input_embeddings().weight.square().mean().sqrt()
     images = model.get_image_features([torch.randn(9, 3, 64, 64), torch.randn(9, 3, 64, 64)], torch.full((9, 2), 64))
     cells = images.tokens[images.token_slots]
     # within a factor of two: it is scaled on random features, and these come from the encoders

@@ -10,11 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import os
+import signal
+import threading
+import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
 from functools import partial
+from multiprocessing.process import BaseProcess
+from multiprocessing.queues import Queue
 from pathlib import Path
-from queue import Empty, Queue
+from queue import Empty
 from typing import Any, NamedTuple
 
 from cambrian_cli.errors import CommandError
@@ -22,7 +27,6 @@ from cambrian_cli.tiny_parts.recipe import LANGUAGE_MODEL, EncoderRecipe, TinyPa
 
 CARD = "part.json"
 WEIGHTS = "model.safetensors"
-PROCESSES = 2  # one trains the language model, the other one encoder after the other, each with one thread
 
 
 class Part(NamedTuple):
@@ -63,27 +67,73 @@ def build_parts(output: Path, recipe: TinyPartsRecipe, scenes_dir: Path, advance
                 f"{recipe.hash_of(name)[:12]}); delete it to make it again, or choose another --output."
             )
     missing = [name for name, part in found.items() if part is None]
+    lanes = [lane for lane in _lanes(missing) if lane]
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
-        reports = manager.Queue()
-        with ProcessPoolExecutor(PROCESSES, mp_context=context) as pool:
-            jobs = [pool.submit(make_part, name, output, recipe, scenes_dir, reports) for name in missing]
-            _watch(jobs, reports, advance)
+    reports: Queue[Any] = context.Queue()
+    processes = [context.Process(target=make_parts, args=(lane, output, recipe, scenes_dir, reports)) for lane in lanes]
+    try:
+        for process in processes:
+            process.start()
+        _watch(processes, reports, advance)
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
     return [part for name in recipe.parts if (part := read_part(output / name)) is not None]
 
 
+def _lanes(names: Sequence[str]) -> list[list[str]]:
+    """What is made at the same time: the language model, and one encoder after the other; each with one thread."""
+    return [[name for name in names if name == LANGUAGE_MODEL], [name for name in names if name != LANGUAGE_MODEL]]
+
+
 def read_part(folder: Path) -> Part | None:
-    """Returns what is known of a part; None if it is not there."""
-    card = folder / CARD
-    return Part(**json.loads(card.read_text(encoding="utf-8"))) if card.is_file() else None
+    """Returns what is known of a part; None if it is not there.
+
+    Raises:
+        CommandError: The folder holds something else, or a damaged card or weights.
+    """
+    if not folder.exists():
+        return None
+    try:
+        part = Part(**json.loads((folder / CARD).read_text(encoding="utf-8")))
+        content = (folder / WEIGHTS).read_bytes()
+    except (OSError, ValueError, TypeError) as error:
+        raise CommandError(f"{folder} holds no whole part ({error}); delete it, or choose another --output.") from error
+    if hashlib.sha256(content).hexdigest() != part.sha256:
+        raise CommandError(f"{folder / WEIGHTS} is not as it was made; delete {folder}, or choose another --output.")
+    return part
 
 
-def make_part(name: str, output: Path, recipe: TinyPartsRecipe, scenes_dir: Path, reports: Queue[Any]) -> None:
-    """Trains one part and writes its folder; runs in a process of its own."""
+def make_parts(
+    names: Sequence[str], output: Path, recipe: TinyPartsRecipe, scenes_dir: Path, reports: Queue[Any]
+) -> None:
+    """Makes parts one after another, in a process of its own; what goes wrong is handed to who started it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this process hears it too, and ends it
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        for name in names:
+            make_part(name, output, recipe, scenes_dir, partial(_report, reports, name))
+    except Exception as error:  # noqa: BLE001  (raised again over there, where it came from added)
+        error.add_note(traceback.format_exc())
+        reports.put(error)
+
+
+def _end_with_parent() -> None:
+    """Waits for the process that started this one, and leaves nothing running behind it, however it ended."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def make_part(
+    name: str, output: Path, recipe: TinyPartsRecipe, scenes_dir: Path, progress: Callable[..., None]
+) -> None:
+    """Trains one part with one thread and writes its folder."""
     import torch
 
     torch.set_num_threads(1)
-    progress = partial(_report, reports, name)
     if name == LANGUAGE_MODEL:
         _make_language_model(output / name, recipe, scenes_dir, progress)
     else:
@@ -150,16 +200,19 @@ def _report(reports: Queue[Any], name: str, done: int, total: int, **numbers: fl
     reports.put((name, done, total, numbers))
 
 
-def _watch(jobs: Sequence[Future[None]], reports: Queue[Any], advance: Callable[..., None]) -> None:
+def _watch(processes: Sequence[BaseProcess], reports: Queue[Any], advance: Callable[..., None]) -> None:
     """Passes on what the processes report until all are done; the first error ends it."""
-    while not all(job.done() for job in jobs) or not reports.empty():
+    while True:
+        were_running = any(process.is_alive() for process in processes)
         try:
-            name, done, total, numbers = reports.get(timeout=0.5)
+            report = reports.get(timeout=0.5)
         except Empty:
-            for job in jobs:
-                if job.done():
-                    job.result()
+            if not were_running:
+                break
             continue
+        if isinstance(report, Exception):
+            raise report
+        name, done, total, numbers = report
         advance(name, done, total, **numbers)
-    for job in jobs:
-        job.result()
+    if failed := [process.exitcode for process in processes if process.exitcode]:
+        raise CommandError(f"a process that made parts ended with status {failed[0]}; run the command again.")
