@@ -1,4 +1,4 @@
-"""The pretrained parts of the recipe `tiny`: that those in the package are what the command makes, and how it makes them."""
+"""The pretrained parts of the recipe `tiny`: the package holds what the command makes, and how that is made."""
 
 import hashlib
 import random
