@@ -1,8 +1,14 @@
 """The pretrained parts of the recipe `tiny`: the package holds what the command makes, and how that is made."""
 
 import hashlib
+import multiprocessing
 import random
 import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +21,10 @@ from cambrian_cli.errors import CommandError
 from cambrian_cli.tiny_parts import encoders, language_model, texts
 from cambrian_cli.tiny_parts.build import WEIGHTS, build_parts, read_part
 from cambrian_cli.tiny_parts.recipe import LANGUAGE_MODEL, TinyPartsRecipe
+from cambrian_data.errors import DataError
 from cambrian_data.grounding import cell_items, read_inventories
 from cambrian_eval.scoring.letters import extract_letter
+from cambrian_model.errors import RecipeError
 from cambrian_model.processing.sample import IGNORED_LABEL
 from cambrian_model.training import load_recipe
 
@@ -65,9 +73,13 @@ def test_parts_training_and_evaluation_see_other_scenes(cache):
     recipe = load_recipe("tiny")
     assert recipe.evaluation is not None
     held_out = recipe.evaluation.cvbench.scenes
-    seeds = {TinyPartsRecipe().scene_seed, *recipe.training_seeds().values()}
+    assert recipe.model.scene_seeds == (TinyPartsRecipe().scene_seed,)
+    seeds = set(recipe.training_seeds().values())
+    assert seeds == {0, TinyPartsRecipe().scene_seed}
     assert held_out.seed not in seeds
-    assert TinyPartsRecipe().scene_seed not in recipe.training_seeds().values()
+    with pytest.raises(RecipeError, match=r"evaluation.cvbench.scenes.seed is 101, and so is that of model.scene_see"):
+        load_recipe("tiny", ["evaluation.cvbench.scenes.seed=101"])
+    assert datasets.held_out_seed(recipe) not in {held_out.seed, *seeds}
 
     def pictures(seed):
         folder = datasets.cached_scenes(40, seed, held_out.side) / "images"
@@ -191,3 +203,70 @@ def test_a_part_concerns_only_its_own_recipe():
         recipe.hash_of(encoder.name) for encoder in recipe.encoders
     ]
     assert len({recipe.hash_of(name) for name in recipe.parts}) == len(recipe.parts)
+
+
+@pytest.mark.parametrize("damage", ["card", "weights", "file"])
+def test_a_damaged_part_is_named(damage, tmp_path):
+    folder = tmp_path / LANGUAGE_MODEL
+    if damage == "file":
+        folder.write_text("mine")
+    else:
+        shutil.copytree(PARTS / LANGUAGE_MODEL, folder)
+        (folder / {"card": "part.json", "weights": WEIGHTS}[damage]).write_bytes(b"{")
+    with pytest.raises(CommandError, match=r"language_model.* delete .*another --output"):
+        build_parts(tmp_path, TinyPartsRecipe(), tmp_path, lambda *report, **_: None)
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_any_work(refused, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    assert "another --output" in refused("tiny-parts", "--output", tmp_path / "file")
+    assert "another --output" in refused("tiny-parts", "--output", tmp_path / "file" / "inside")
+
+
+def test_a_part_that_fails_ends_the_build_at_once_and_leaves_nothing_running(scenes_dir, tmp_path):
+    scenes = tmp_path / "scenes"
+    shutil.copytree(scenes_dir, scenes)
+    (scenes / "images" / "000003.png").write_bytes(b"no picture")
+    slow = replace(short(), language_model=replace(short().language_model, steps=100_000))
+    with pytest.raises(DataError, match=r"000003.png"):
+        build_parts(tmp_path / "parts", slow, scenes, lambda *report, **_: None)
+    assert not multiprocessing.active_children()
+    assert not (tmp_path / "parts" / LANGUAGE_MODEL).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_build_that_is_stopped_leaves_nothing_running(number, scenes_dir, tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from cambrian_cli.tiny_parts.build import build_parts;"
+        "from cambrian_cli.tiny_parts.recipe import TinyPartsRecipe;"
+        "say = lambda name, done, total, **_: print(name, flush=True);"
+        "build_parts(Path(sys.argv[1]), TinyPartsRecipe(held_out=8), Path(sys.argv[2]), say)"
+    )
+    script = tmp_path / "build.py"
+    script.write_text(f"if __name__ == '__main__':\n    {code}\n")
+    command = [sys.executable, str(script), str(tmp_path / "parts"), str(scenes_dir)]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True, "start_new_session": True}
+    with subprocess.Popen(command, **options) as process:  # type: ignore[call-overload]
+        # a hundred steps are done: all is running
+        assert process.stdout.readline().strip() in TinyPartsRecipe().parts
+        process.send_signal(number)
+        process.wait(timeout=60)
+    for _ in range(100):
+        if not (left := _in_group(process.pid)):
+            break
+        time.sleep(0.2)
+    assert not left
+
+
+def _in_group(group: int) -> list[int]:
+    """Processes of a process group that are not dead."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        if int(fields[2]) == group and fields[0] != "Z":
+            found.append(int(status.parent.name))
+    return found

@@ -243,7 +243,7 @@ def test_training_seeds_are_those_of_everything_made_from_scenes():
     data = with_data({"scenes": {"count": 9, "seed": 2}}, mine={"records": None}, **more)
     held_out = "evaluation={{cvbench: {{scenes: {{count: 9, seed: {}}}}}}}"
 
-    assert load_recipe(SCRATCH, data).training_seeds() == {"scenes": 2, "places": 5, "asked": 7}
+    assert load_recipe(SCRATCH, data).training_seeds() == {"data.scenes": 2, "data.places": 5, "data.asked": 7}
     assert load_recipe(SCRATCH, [*data, held_out.format(6)]).evaluation is not None
     with pytest.raises(RecipeError, match=r"evaluation.cvbench.scenes.seed is 5, and so is that of data.places"):
         load_recipe(SCRATCH, [*data, held_out.format(5)])

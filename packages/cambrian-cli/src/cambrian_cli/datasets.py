@@ -144,7 +144,7 @@ def cached_scenes(count: int, seed: int, side: int) -> Path:
 
 
 def held_out_seed(recipe: "Recipe") -> int:
-    """Returns a seed of scenes that no source of the recipe uses; two seeds give unrelated scenes."""
+    """Returns a seed of scenes that neither a source of the recipe nor a pretrained part has used."""
     return 1 + max(recipe.training_seeds().values(), default=0)
 
 

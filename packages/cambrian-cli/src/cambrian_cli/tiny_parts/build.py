@@ -1,8 +1,8 @@
 """Makes the parts, two at a time, and writes them as models that a recipe can name.
 
-Every part is a folder that is there once it is whole, with the hash of what it was made from in its part.json: the same
-command goes on where one was interrupted, and makes again only what a change of the recipe concerns. Weights are stored
-in half precision.
+Every part is a folder that is there once it is whole, with the hash of what it was made from in its part.json: after an
+interruption the same command keeps the parts that are finished, and begins the others anew. Weights are stored in half
+precision.
 """
 
 from __future__ import annotations
@@ -57,17 +57,9 @@ def build_parts(output: Path, recipe: TinyPartsRecipe, scenes_dir: Path, advance
         advance: Told (part, steps done, steps, loss=...).
 
     Raises:
-        CommandError: The folder holds a part that was made from another recipe.
+        CommandError: As `missing_parts`.
     """
-    found = {name: read_part(output / name) for name in recipe.parts}
-    for name, part in found.items():
-        if part is not None and part.recipe_hash != recipe.hash_of(name):
-            raise CommandError(
-                f"{output / name} was made from another recipe ({part.recipe_hash[:12]}, not "
-                f"{recipe.hash_of(name)[:12]}); delete it to make it again, or choose another --output."
-            )
-    missing = [name for name, part in found.items() if part is None]
-    lanes = [lane for lane in _lanes(missing) if lane]
+    lanes = [lane for lane in _lanes(missing_parts(output, recipe)) if lane]
     context = multiprocessing.get_context("spawn")
     reports: Queue[Any] = context.Queue()
     processes = [context.Process(target=make_parts, args=(lane, output, recipe, scenes_dir, reports)) for lane in lanes]
@@ -80,6 +72,26 @@ def build_parts(output: Path, recipe: TinyPartsRecipe, scenes_dir: Path, advance
             process.terminate()
             process.join()
     return [part for name in recipe.parts if (part := read_part(output / name)) is not None]
+
+
+def missing_parts(output: Path, recipe: TinyPartsRecipe) -> list[str]:
+    """Makes the folder if need be, and returns which parts it lacks.
+
+    Raises:
+        CommandError: It cannot be made, or holds a part that is damaged or was made from another recipe.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(f"{output} cannot be the folder of the parts ({error}); choose another --output.") from error
+    found = {name: read_part(output / name) for name in recipe.parts}
+    for name, part in found.items():
+        if part is not None and part.recipe_hash != recipe.hash_of(name):
+            raise CommandError(
+                f"{output / name} was made from another recipe ({part.recipe_hash[:12]}, not "
+                f"{recipe.hash_of(name)[:12]}); delete it to make it again, or choose another --output."
+            )
+    return [name for name, part in found.items() if part is None]
 
 
 def _lanes(names: Sequence[str]) -> list[list[str]]:

@@ -10,8 +10,10 @@ from dataclasses import asdict, dataclass
 from cambrian_data.cvbench.scenes import FORMAT_VERSION as QUESTIONS_VERSION
 from cambrian_data.grounding.records import FORMAT_VERSION as GROUNDING_VERSION
 from cambrian_data.scenes import FORMAT_VERSION as SCENES_VERSION
+from cambrian_model.recipes.tiny_tokenizer import build_tokenizer
 
 LANGUAGE_MODEL = "language_model"
+TRAINING_VERSION = 1  # raised whenever the code of this folder makes other weights from the same values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,12 +138,13 @@ class TinyPartsRecipe:
         return next(encoder for encoder in self.encoders if encoder.name == name)
 
     def hash_of(self, part: str) -> str:
-        """Returns the SHA-256 over every value that a part is made from, versions of scenes and texts among them."""
+        """Returns the SHA-256 over the recipe's values for a part, the versions of code and data, and the tokenizer."""
         values = asdict(self)
         encoders, language_model = values.pop("encoders"), values.pop("language_model")
         own = language_model if part == LANGUAGE_MODEL else encoders[self.parts.index(part) - 1]
         versions = {"scenes": SCENES_VERSION, "grounding": GROUNDING_VERSION, "questions": QUESTIONS_VERSION}
-        return hashlib.sha256(json.dumps([values, own, versions], sort_keys=True).encode()).hexdigest()
+        made_with = versions | {"training": TRAINING_VERSION, "tokenizer": build_tokenizer().backend_tokenizer.to_str()}
+        return hashlib.sha256(json.dumps([values, own, made_with], sort_keys=True).encode()).hexdigest()
 
 
 def learning_rate_factor(step: int, steps: int, warmup: int = 100) -> float:

@@ -91,7 +91,10 @@ class ConnectorSection(Section):
 
 
 class ModelSection(Section):
-    """The model's parts; `assemble` builds the model and its processor from them."""
+    """The model's parts; `assemble` builds the model and its processor from them.
+
+    `scene_seeds` are those of rendered scenes that pretrained parts were made from: no evaluation may ask about them.
+    """
 
     language_model: LanguageModelSection
     tokenizer: str | None = None
@@ -99,10 +102,11 @@ class ModelSection(Section):
     vision_encoders: Annotated[tuple[VisionEncoderSection, ...], Field(min_length=1)]
     connector: ConnectorSection = ConnectorSection()
     grid_side: Count = 24
+    scene_seeds: tuple[Annotated[int, Field(ge=0)], ...] = ()
 
     def spec(self) -> dict[str, Any]:
         """Returns the plain mapping that `cambrian_model.assemble.assemble` takes; what is not set is left out."""
-        spec = self.model_dump(mode="json", exclude_none=True)
+        spec = self.model_dump(mode="json", exclude_none=True, exclude={"scene_seeds"})
         for encoder in spec["vision_encoders"]:
             encoder["pretrained"] = encoder["pretrained"] and "path" not in encoder
         return spec
@@ -344,17 +348,18 @@ class Recipe(Section):
         if self.evaluation is None:
             return self
         seed = self.evaluation.cvbench.scenes.seed
-        if same := [name for name, used in self.training_seeds().items() if used == seed]:
+        if same := [key for key, used in self.training_seeds().items() if used == seed]:
             raise ValueError(
-                f"evaluation.cvbench.scenes.seed is {seed}, and so is that of data.{same[0]}: the model would be asked "
+                f"evaluation.cvbench.scenes.seed is {seed}, and so is that of {same[0]}: the model would be asked "
                 "about scenes it was trained on; choose another seed"
             )
         return self
 
     def training_seeds(self) -> dict[str, int]:
-        """Returns the seed of the scenes that each source is made from; two seeds give unrelated scenes."""
-        made = {name: source.made_from() for name, source in self.data.items()}
-        return {name: scenes.seed for name, scenes in made.items() if scenes is not None}
+        """Returns the seeds of all scenes that the model has seen, by key; two seeds give unrelated scenes."""
+        made = {f"data.{name}": source.made_from() for name, source in self.data.items()}
+        seeds = {key: scenes.seed for key, scenes in made.items() if scenes is not None}
+        return seeds | {f"model.scene_seeds.{i}": seed for i, seed in enumerate(self.model.scene_seeds)}
 
     def to_yaml(self) -> str:
         """Returns the recipe as YAML that `load_recipe` reads back to the same recipe."""

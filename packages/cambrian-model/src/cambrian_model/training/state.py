@@ -125,7 +125,7 @@ def atomic_folder(path: Path, what: str) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise TrainingError(
             f"could not write {what} {path}: {error}; what was written before is untouched: "
-            "free disk space, then continue with --resume"
+            "free disk space, or mend that; then repeat the command (a training run: with --resume)"
         ) from error
 
 
