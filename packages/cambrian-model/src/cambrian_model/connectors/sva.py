@@ -234,8 +234,8 @@ class SVAConnector(nn.Module):
     def match_size(self, size: float) -> None:
         """Scales the fresh connector so that image tokens differ from each other by `size`, and newlines are as large.
 
-        PyTorch's own initialisation makes them nearly alike: a language model whose words are eight times as far apart
-        took twice the steps to tell them from each other.
+        PyTorch's own initialisation makes them nearly alike, and a language model whose words are eight times as far
+        apart learns slowly to tell them from each other.
 
         Source: layer-sequential unit-variance initialisation (Mishkin and Matas, arXiv 1511.06422), of the last layer
         alone and on random features.
