@@ -272,6 +272,8 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         ({"connector": {"width": 30, "num_heads": 4}}, "width 30 is not a multiple of connector.num_heads 4"),
         ({"connector": {"widht": 30}}, 'unknown key "widht"; did you mean "width"'),
         ({"connector": {"type": "svs"}}, 'connector.type is "svs"; did you mean "sva"'),
+        ({"connector": {"type": "sva", "attention": "jont"}}, 'attention is "jont"; did you mean "joint"'),
+        ({"connector": {"type": "mlp2x_gelu"}}, r"test_convnext\): its grid side is 8, .* image tokens, 4"),
         (
             {
                 "connector": {

@@ -26,7 +26,7 @@ def build_model(fixture: Fixture) -> CambrianForConditionalGeneration:
     config = config_from_released(released, text_config.to_dict(), fixture.meta["tower_hidden_sizes"])
     config.image_token_id = fixture.meta["image_token_index"]
     model = CambrianForConditionalGeneration(config)
-    model.load_state_dict(translate_state_dict(fixture.params, KeyNames(config.sva.in_llm)), strict=True)
+    model.load_state_dict(translate_state_dict(fixture.params, KeyNames.of(config)), strict=True)
     return model.eval()
 
 

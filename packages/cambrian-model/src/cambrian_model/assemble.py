@@ -25,7 +25,7 @@ def assemble(spec: Mapping[str, Any]) -> tuple[CambrianForConditionalGeneration,
     Args:
         spec: `language_model` ({path: folder or hub id} or {config: {model_type, ...}}), `tokenizer` (folder or hub id;
             default: the language model's), `chat_template` (a name, or null for the tokenizer's own),
-            `vision_encoders` (see `timm_encoder.describe`), `connector` (see `SVAConfig`), `grid_side`.
+            `vision_encoders` (see `timm_encoder.describe`), `connector` (see `cambrian_model.config`), `grid_side`.
 
     Raises:
         ConfigError: The parts do not fit together.

@@ -5,9 +5,10 @@ views (`VisionEncoderConfig`, `SVAConfig`) everywhere else; an unknown key is re
 """
 
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
@@ -24,12 +25,13 @@ class VisionEncoderConfig:
     """One vision encoder: where its features come from and how its pixels are prepared.
 
     Attributes:
-        library: Which loader builds it: "timm", or "precomputed" for saved features.
+        library: Which loader builds it: "timm", "transformers", "diffusers", or "precomputed" for saved features.
         name: The architecture's name in that library.
         image_side: Pixels per side of the square picture it receives.
         width: Channels of its features.
         grid_side: Side of the token grid handed to the connector; features are interpolated if theirs differs.
-        feature_layer: Which feature level is taken, counted as the library counts them; -1 is the last.
+        feature_layer: Which feature level is taken, counted as the library counts them; -1 is the last. Several levels
+            are each interpolated to the grid and concatenated on channels.
         mean: Mean of each RGB channel, of pixels in [0, 1].
         std: Standard deviation of each RGB channel, of pixels in [0, 1].
         interpolation: Resampling filter of the resize: "nearest", "bilinear", "bicubic" or "lanczos".
@@ -42,7 +44,7 @@ class VisionEncoderConfig:
     image_side: int
     width: int
     grid_side: int
-    feature_layer: int = -1
+    feature_layer: int | tuple[int, ...] = -1
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     interpolation: str = "bicubic"
@@ -75,6 +77,8 @@ class SVAConfig:
 
     Attributes:
         type: "sva".
+        attention: "joint", one softmax over the windows of all encoders (the released models'), or "separate", one
+            attention per encoder and a learned weighting of them.
         width: Channels of the queries and of the projected features.
         depth: Number of stacked blocks before the language model.
         num_heads: Attention heads; divides `width`. The original fixes 16.
@@ -87,7 +91,83 @@ class SVAConfig:
     depth: int = 3
     num_heads: int = 16
     query_grid_sides: tuple[int, ...] = (24,)
+    attention: str = "joint"
     in_llm: InLLMConfig | None = None
+
+    def validate(self, encoders: Sequence[VisionEncoderConfig], grid_side: int) -> None:
+        """Checks the connector against the encoders and the grid of image tokens.
+
+        Raises:
+            ConfigError: Says which two numbers disagree.
+        """
+        if self.attention not in ATTENTIONS:
+            raise ConfigError(f'connector.attention is "{self.attention}"{did_you_mean(self.attention, ATTENTIONS)}')
+        if self.width % self.num_heads:
+            raise ConfigError(f"connector.width {self.width} is not a multiple of connector.num_heads {self.num_heads}")
+        for i, encoder in enumerate(encoders):
+            for side in {*self.query_grid_sides, *([grid_side] if self.in_llm else [])}:
+                if encoder.grid_side % side:
+                    raise ConfigError(
+                        f"vision_encoders[{i}] ({encoder.name}): its grid side {encoder.grid_side} is not a multiple "
+                        f"of the query grid side {side}; set its grid_side to one, features are interpolated to it"
+                    )
+
+
+@dataclass(frozen=True)
+class ProjectorConfig:
+    """A projector of the encoders' features, concatenated on channels, cell by cell.
+
+    Attributes:
+        type: "linear", "mlp2x_gelu" (any number of layers), or "identity" (the widths then sum to the language
+            model's).
+    """
+
+    type: str
+
+    @property
+    def depth(self) -> int:
+        """Number of linear layers; 0 for the identity."""
+        if self.type == "identity":
+            return 0
+        match = MLP_TYPE.fullmatch(self.type)
+        return int(match[1]) if match else 1
+
+    in_llm: ClassVar[None] = None
+
+    def validate(self, encoders: Sequence[VisionEncoderConfig], grid_side: int) -> None:
+        """Checks that every encoder gives one token per cell.
+
+        Raises:
+            ConfigError: Says which grid sides disagree.
+        """
+        for i, encoder in enumerate(encoders):
+            if encoder.grid_side != grid_side:
+                raise ConfigError(
+                    f"vision_encoders[{i}] ({encoder.name}): its grid side is {encoder.grid_side}, but a "
+                    f'"{self.type}" connector needs the grid side of the image tokens, {grid_side}; set it, features '
+                    "are interpolated to it"
+                )
+
+
+ConnectorConfig: TypeAlias = SVAConfig | ProjectorConfig
+
+
+def connector_config_class(type_name: str) -> type[Any]:
+    """Returns the class that describes connectors of a type.
+
+    Raises:
+        ConfigError: Unknown type.
+    """
+    if MLP_TYPE.fullmatch(type_name):
+        return ProjectorConfig
+    if type_name not in CONNECTORS:
+        raise ConfigError(f'connector.type is "{type_name}"{did_you_mean(type_name, [*CONNECTORS, "mlp2x_gelu"])}')
+    return CONNECTORS[type_name]
+
+
+ATTENTIONS = ("joint", "separate")
+MLP_TYPE = re.compile(r"mlp([1-9]\d*)x_gelu")
+CONNECTORS: dict[str, type[Any]] = {"sva": SVAConfig, "linear": ProjectorConfig, "identity": ProjectorConfig}
 
 
 def parse_spec(cls: type[Spec], values: Mapping[str, Any], where: str) -> Spec:
@@ -115,7 +195,7 @@ class CambrianConfig(PreTrainedConfig):
 
     Attributes:
         vision_encoders: One dictionary per encoder, see `VisionEncoderConfig`.
-        connector: A dictionary, see `SVAConfig`.
+        connector: A dictionary, see `SVAConfig` and `ProjectorConfig`.
         text_config: Configuration of the language model: any causal language model of transformers.
         grid_side: Side of the grid of image tokens of a square picture.
         image_token_id: The id that marks image tokens in `input_ids`; it may lie outside the vocabulary.
@@ -128,7 +208,7 @@ class CambrianConfig(PreTrainedConfig):
 
     text_config: dict | PreTrainedConfig | None = None
     vision_encoders: list | None = None
-    connector: dict | SVAConfig | None = None
+    connector: dict | ConnectorConfig | None = None
     grid_side: int = 24
     image_token_id: int = -200
     tie_word_embeddings: bool = False
@@ -148,14 +228,20 @@ class CambrianConfig(PreTrainedConfig):
         ]
 
     @property
-    def sva(self) -> SVAConfig:
+    def connector_config(self) -> ConnectorConfig:
         """The connector, typed."""
         values = _as_dict(self.connector or {})
         in_llm = values.pop("in_llm", None)
-        spec = parse_spec(SVAConfig, values, "connector")
+        spec = parse_spec(connector_config_class(str(values.get("type", "sva"))), values, "connector")
         if in_llm is None:
             return spec
         return dataclasses.replace(spec, in_llm=parse_spec(InLLMConfig, in_llm, "connector.in_llm"))
+
+    @property
+    def in_llm_layers(self) -> list[int]:
+        """Indices of the decoder layers that an SVA block follows."""
+        in_llm = self.connector_config.in_llm
+        return in_llm.layers if in_llm else []
 
     def validate_parts(self) -> None:
         """Checks that encoders, connector and language model fit together.
@@ -163,20 +249,9 @@ class CambrianConfig(PreTrainedConfig):
         Raises:
             ConfigError: Says which two numbers disagree.
         """
-        sva = self.sva
-        if sva.type != "sva":
-            raise ConfigError(f'connector.type is "{sva.type}"{did_you_mean(sva.type, ["sva"])}')
-        if sva.width % sva.num_heads:
-            raise ConfigError(f"connector.width {sva.width} is not a multiple of connector.num_heads {sva.num_heads}")
-        for i, encoder in enumerate(self.encoders):
-            for side in {*sva.query_grid_sides, self.grid_side}:
-                if encoder.grid_side % side:
-                    raise ConfigError(
-                        f"vision_encoders[{i}] ({encoder.name}): its grid side {encoder.grid_side} is not a multiple "
-                        f"of the query grid side {side}; set its grid_side to one, features are interpolated to it"
-                    )
+        self.connector_config.validate(self.encoders, self.grid_side)
         num_layers = self.get_text_config().num_hidden_layers
-        if sva.in_llm and (layers := [n for n in sva.in_llm.layers if n >= num_layers]):
+        if layers := [n for n in self.in_llm_layers if n >= num_layers]:
             raise ConfigError(
                 f"connector.in_llm chooses decoder layers {layers}, but the language model has {num_layers} "
                 f"(0 to {num_layers - 1}); lower start, stride or count"

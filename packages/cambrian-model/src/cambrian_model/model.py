@@ -16,7 +16,8 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from cambrian_model.checkpoints.native import check_is_cambrian, reading
 from cambrian_model.config import CambrianConfig
-from cambrian_model.connectors.sva import SVABlock, SVAConnector, VisualContext, window_shapes
+from cambrian_model.connectors import VisualContext, build_connector
+from cambrian_model.connectors.sva import SVABlock, in_llm_block
 from cambrian_model.errors import CheckpointError, PromptError
 from cambrian_model.image_tokens import token_layout
 from cambrian_model.language.aggregation import TokenContext, add_sva_blocks
@@ -62,24 +63,21 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def __init__(self, config: CambrianConfig) -> None:
         super().__init__(config)
         self.vision_encoders = nn.ModuleList(build_vision_encoder(encoder) for encoder in config.encoders)
-        self.connector = SVAConnector(config)
+        self.connector = build_connector(config)
         self.language_model = AutoModelForCausalLM.from_config(config.get_text_config())
         self._add_in_llm_blocks()
         _mark_initialised(self.vision_encoders, self.connector)
         self.post_init()
 
     def _add_in_llm_blocks(self) -> None:
-        sva, dim = self.config.sva, self.config.get_text_config().hidden_size
-        chosen = sva.in_llm.layers if sva.in_llm else []
-
         def build_block() -> SVABlock:
-            block = SVABlock(dim, sva.width, window_shapes(self.config, self.config.grid_side), sva.num_heads)
+            block = in_llm_block(self.config)
             # Differs from the reference: a block starts by adding nothing, so a pretrained language model starts whole.
             nn.init.zeros_(block.write_back.weight)
             _mark_initialised(block)
             return block
 
-        add_sva_blocks(self.language_model, chosen, build_block)
+        add_sva_blocks(self.language_model, self.config.in_llm_layers, build_block)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -164,13 +162,11 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
         features = self._checked_features(pixel_values, image_sizes, vision_features)
         sizes = image_sizes.tolist() if image_sizes is not None else []
         dtype = self.connector.newline.dtype
-        projected = self.connector.project([x.to(dtype) for x in features])
+        cells, context = self.connector([x.to(dtype) for x in features], sizes)
         layout = token_layout(sizes, self.config.grid_side)
-        tokens = self.connector.lay_out(self.connector(projected, sizes), layout)
-        context = None
-        if self.config.sva.in_llm:
-            cells = layout.cells.to(tokens.device)
-            context = self.connector.context(projected, sizes, self.config.grid_side).select(cells)
+        tokens = self.connector.lay_out(cells, layout)
+        if context is not None:
+            context = context.select(layout.cells.to(tokens.device))
         return ImageFeatures(tokens, split_tokens(tokens, layout.lengths), layout.slots.to(tokens.device), context)
 
     def _checked_features(

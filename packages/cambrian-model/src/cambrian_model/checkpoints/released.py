@@ -10,7 +10,14 @@ from typing import Any
 
 from torch import Tensor
 
-from cambrian_model.config import CambrianConfig, InLLMConfig, SVAConfig, VisionEncoderConfig
+from cambrian_model.config import (
+    CambrianConfig,
+    ConnectorConfig,
+    InLLMConfig,
+    ProjectorConfig,
+    SVAConfig,
+    VisionEncoderConfig,
+)
 from cambrian_model.errors import CheckpointError
 
 # (ours, released); {n} is a number that both sides share
@@ -35,13 +42,25 @@ _CONNECTOR = [
     ("connector.output.{n}.{p}", "model.mm_projector.{n}.{p}"),
     ("connector.inputs.{n}.{m}.{p}", "model.mm_projector_aux_{n}.{m}.{p}"),
 ]
+_BARE = [("connector.newline", "model.image_newline"), ("connector.output.0.{p}", "model.mm_projector.{p}")]
 
 
 @dataclass(frozen=True)
 class KeyNames:
-    """Translates parameter names between a released checkpoint and ours, for one layout of in-LLM blocks."""
+    """Translates parameter names between a released checkpoint and ours.
 
-    in_llm: InLLMConfig | None = None
+    Attributes:
+        in_llm_layers: The decoder layers that an SVA block follows, in order.
+        has_bare_projector: Whether the connector is one linear layer, which released names do not number.
+    """
+
+    in_llm_layers: tuple[int, ...] = ()
+    has_bare_projector: bool = False
+
+    @classmethod
+    def of(cls, config: CambrianConfig) -> "KeyNames":
+        """Returns the names of a configuration's parameters."""
+        return cls(tuple(config.in_llm_layers), config.connector_config.type == "linear")
 
     def to_ours(self, released: str) -> str:
         """Returns our name of a released parameter.
@@ -53,7 +72,8 @@ class KeyNames:
             return f"language_model.model.layers.{self._layer(int(match[1]))}.sva.{block_to_ours(match[2])}"
         if match := re.fullmatch(r"model\.vision_sampler_(\d+)\.layers\.(\d+)\.(.+)", released):
             return f"connector.groups.{match[1]}.{match[2]}.{block_to_ours(match[3])}"
-        return _translate(released, [(theirs, ours) for ours, theirs in _CONNECTOR]) or f"language_model.{released}"
+        table = _BARE if self.has_bare_projector else _CONNECTOR
+        return _translate(released, [(theirs, ours) for ours, theirs in table]) or f"language_model.{released}"
 
     def to_released(self, ours: str) -> str:
         """Returns the released name of one of our parameters.
@@ -62,26 +82,22 @@ class KeyNames:
             CheckpointError: A part that released checkpoints do not hold, such as a vision encoder.
         """
         if match := re.fullmatch(r"language_model\.model\.layers\.(\d+)\.sva\.(.+)", ours):
-            block = self._blocks().index(int(match[1]))
+            block = self.in_llm_layers.index(int(match[1]))
             return f"model.vision_sampler_layers.{block}.layers.0.{block_to_released(match[2])}"
         if match := re.fullmatch(r"connector\.groups\.(\d+)\.(\d+)\.(.+)", ours):
             return f"model.vision_sampler_{match[1]}.layers.{match[2]}.{block_to_released(match[3])}"
         if ours.startswith("language_model."):
             return ours.removeprefix("language_model.")
-        if (name := _translate(ours, _CONNECTOR)) is None:
+        if (name := _translate(ours, _BARE if self.has_bare_projector else _CONNECTOR)) is None:
             raise CheckpointError(f'"{ours}" has no place in a released checkpoint')
         return name
 
-    def _blocks(self) -> list[int]:
-        return self.in_llm.layers if self.in_llm else []
-
     def _layer(self, block: int) -> int:
-        layers = self._blocks()
-        if block >= len(layers):
+        if block >= len(self.in_llm_layers):
             raise CheckpointError(
-                f"SVA block {block} inside the language model, but the configuration has {len(layers)}"
+                f"SVA block {block} inside the language model, but the configuration has {len(self.in_llm_layers)}"
             )
-        return layers[block]
+        return self.in_llm_layers[block]
 
 
 def block_to_ours(released: str) -> str:
@@ -130,13 +146,6 @@ def config_from_released(
         encoder_widths: Channels of each encoder's features.
     """
     sides = [round(n**0.5) for n in released["mm_vision_tower_aux_token_len_list"]]
-    in_llm = None
-    if not released["connector_only"]:
-        in_llm = InLLMConfig(
-            released["start_of_vision_sampler_layers"],
-            released["stride_of_vision_sampler_layers"],
-            released["num_of_vision_sampler_layers"],
-        )
     encoders = [
         VisionEncoderConfig(library="precomputed", name=name, image_side=0, width=width, grid_side=side)
         for name, width, side in zip(released["mm_vision_tower_aux_list"], encoder_widths, sides, strict=True)
@@ -144,12 +153,25 @@ def config_from_released(
     return CambrianConfig(
         text_config=dict(text_config),
         vision_encoders=encoders,
-        connector=SVAConfig(
-            width=released["vision_hidden_size"],
-            depth=released["connector_depth"],
-            num_heads=16,
-            query_grid_sides=tuple(round(n**0.5) for n in released["query_num_list"]),
-            in_llm=in_llm,
-        ),
+        connector=_connector_from_released(released),
         grid_side=round(released["image_token_len"] ** 0.5),
+    )
+
+
+def _connector_from_released(released: Mapping[str, Any]) -> ConnectorConfig:
+    if released["mm_projector_type"] != "sva":
+        return ProjectorConfig(released["mm_projector_type"])
+    in_llm = None
+    if not released["connector_only"]:
+        in_llm = InLLMConfig(
+            released["start_of_vision_sampler_layers"],
+            released["stride_of_vision_sampler_layers"],
+            released["num_of_vision_sampler_layers"],
+        )
+    return SVAConfig(
+        width=released["vision_hidden_size"],
+        depth=released["connector_depth"],
+        num_heads=16,
+        query_grid_sides=tuple(round(n**0.5) for n in released["query_num_list"]),
+        in_llm=in_llm,
     )

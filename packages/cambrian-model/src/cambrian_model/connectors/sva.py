@@ -10,39 +10,16 @@ from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cambrian_model.config import CambrianConfig
-from cambrian_model.image_tokens import TokenLayout, resize_grid, to_windows, window_masks
+from cambrian_model.config import CambrianConfig, SVAConfig, VisionEncoderConfig
+from cambrian_model.connectors.base import Connected, Connector, new_newline
+from cambrian_model.connectors.visual_context import VisualContext
+from cambrian_model.image_tokens import resize_grid, to_windows, window_masks
 
 LAYER_NORM_EPS = 1e-5
-
-
-class VisualContext(NamedTuple):
-    """What an SVA block sees besides its queries. One row per query; no rows where there is no picture.
-
-    Attributes:
-        features: Per encoder, the features in each query's window, less their mean over channels.
-        masks: Per encoder, which of them show the picture.
-        summary: Per picture, the mean of the first encoder's projected features, padding included.
-        image_of_query: Which picture each query belongs to.
-    """
-
-    features: tuple[Float[Tensor, "queries window width"], ...]
-    masks: tuple[Bool[Tensor, "queries window"], ...]
-    summary: Float[Tensor, "images width"]
-    image_of_query: Int[Tensor, " queries"]
-
-    def select(self, queries: Int[Tensor, " kept"]) -> "VisualContext":
-        """Keeps the given queries, in that order."""
-        return VisualContext(
-            tuple(features.index_select(0, queries) for features in self.features),
-            tuple(masks.index_select(0, queries) for masks in self.masks),
-            self.summary,
-            self.image_of_query.index_select(0, queries),
-        )
 
 
 class WindowShape(NamedTuple):
@@ -172,32 +149,49 @@ class SVABlock(nn.Module):
         return queries + self.proj_out(hidden)
 
 
-class SVAConnector(nn.Module):
+class SVAConnector(Connector):
     """Visual features of several encoders to image tokens, through learnable queries on a grid."""
 
-    def __init__(self, config: CambrianConfig) -> None:
-        super().__init__()
-        sva, encoders, dim = config.sva, config.encoders, config.get_text_config().hidden_size
-        self.grid_side, self.query_grid_sides = config.grid_side, sva.query_grid_sides
-        self.feature_shapes = [(encoder.num_tokens, encoder.width) for encoder in encoders]
-        self.inputs = nn.ModuleList(_input_projection(encoder.width, sva.width) for encoder in encoders)
+    def __init__(self, config: CambrianConfig, spec: SVAConfig) -> None:
+        super().__init__(config)
+        encoders, dim = config.encoders, config.get_text_config().hidden_size
+        self.query_grid_sides, self.has_in_llm_blocks = spec.query_grid_sides, spec.in_llm is not None
+        self.inputs = nn.ModuleList(_input_projection(encoder.width, spec.width) for encoder in encoders)
         self.groups = nn.ModuleList(
             nn.ModuleList(
-                SVABlock(sva.width, sva.width, window_shapes(config, side), sva.num_heads) for _ in range(sva.depth)
+                SVABlock(spec.width, spec.width, window_shapes(encoders, side, spec.width), spec.num_heads)
+                for _ in range(spec.depth)
             )
-            for side in sva.query_grid_sides
+            for side in spec.query_grid_sides
         )
-        self.query = nn.Parameter(torch.randn(len(sva.query_grid_sides), sva.width) * sva.width**-0.5)
+        self.query = nn.Parameter(torch.randn(len(spec.query_grid_sides), spec.width) * spec.width**-0.5)
         self.output = nn.Sequential(
-            nn.Linear(sva.width * len(sva.query_grid_sides), dim), nn.GELU(), nn.Linear(dim, dim)
+            nn.Linear(spec.width * len(spec.query_grid_sides), dim), nn.GELU(), nn.Linear(dim, dim)
         )
-        self.newline = nn.Parameter(torch.randn(dim) * dim**-0.5)
+        self.newline = new_newline(dim)
 
-    def project(
-        self, features: Sequence[Float[Tensor, "images _tokens _dim"]]
-    ) -> list[Float[Tensor, "images _tokens width"]]:
-        """Brings every encoder's features to the common width."""
-        return [project(x) for project, x in zip(self.inputs, features, strict=True)]
+    @property
+    def output_layer(self) -> nn.Linear:
+        """The last linear layer."""
+        return cast(nn.Linear, self.output[-1])
+
+    def forward(
+        self, features: Sequence[Float[Tensor, "images _tokens _width"]], image_sizes: Sequence[Sequence[int]]
+    ) -> Connected:
+        """Aggregates every encoder's window into each query; all groups end on the final grid."""
+        projected = [project(x) for project, x in zip(self.inputs, features, strict=True)]
+        groups = []
+        for query, side, blocks in zip(self.query, self.query_grid_sides, self.groups, strict=True):
+            context = self.context(projected, image_sizes, side)
+            queries = query.to(projected[0].dtype).expand(context.image_of_query.shape[0], -1)
+            for block in cast(nn.ModuleList, blocks):
+                queries = block(queries, context)
+            cells = queries.reshape(projected[0].shape[0], side * side, queries.shape[-1])
+            groups.append(resize_grid(cells, self.grid_side))
+        cells = self.output(torch.cat(groups, dim=-1))
+        return Connected(
+            cells, self.context(projected, image_sizes, self.grid_side) if self.has_in_llm_blocks else None
+        )
 
     def context(
         self,
@@ -216,48 +210,17 @@ class SVAConnector(nn.Module):
         image_of_query = torch.arange(images, device=device).repeat_interleave(query_side**2)
         return VisualContext(tuple(windows), tuple(masks), projected[0].mean(1), image_of_query)
 
-    def forward(
-        self, projected: Sequence[Float[Tensor, "images _tokens width"]], image_sizes: Sequence[Sequence[int]]
-    ) -> Float[Tensor, "images cells dim"]:
-        """Returns one token per cell of the final grid, padding included, newlines not."""
-        groups = []
-        for query, side, blocks in zip(self.query, self.query_grid_sides, self.groups, strict=True):
-            context = self.context(projected, image_sizes, side)
-            queries = query.to(projected[0].dtype).expand(context.image_of_query.shape[0], -1)
-            for block in cast(nn.ModuleList, blocks):
-                queries = block(queries, context)
-            cells = queries.reshape(projected[0].shape[0], side * side, queries.shape[-1])
-            groups.append(resize_grid(cells, self.grid_side))
-        return self.output(torch.cat(groups, dim=-1))
 
-    @torch.no_grad()
-    def match_size(self, size: float) -> None:
-        """Scales the fresh connector so that image tokens differ from each other by `size`, and newlines are as large.
-
-        PyTorch's own initialisation makes them nearly alike, and a language model whose words are eight times as far
-        apart learns slowly to tell them from each other.
-
-        Source: layer-sequential unit-variance initialisation (Mishkin and Matas, arXiv 1511.06422), of the last layer
-        alone and on random features.
-        """
-        device, dtype = self.newline.device, self.newline.dtype
-        features = [torch.randn(4, count, dim, device=device, dtype=dtype) for count, dim in self.feature_shapes]
-        tokens = self(self.project(features), [(1, 1)] * 4)
-        last = cast(nn.Linear, self.output[-1])
-        last.weight.mul_(size / tokens.std(dim=(0, 1)).square().mean().sqrt())
-        last.bias.zero_()
-        self.newline.mul_(size / self.newline.square().mean().sqrt())
-
-    def lay_out(self, cells: Float[Tensor, "images cells dim"], layout: TokenLayout) -> Float[Tensor, "tokens dim"]:
-        """Lays the visible cells of all pictures end to end, every row closed by the newline token."""
-        tokens = self.newline.to(cells.dtype).expand(sum(layout.lengths), -1)
-        visible = cells.flatten(0, 1).index_select(0, layout.cells.to(cells.device))
-        return tokens.index_copy(0, layout.slots.to(cells.device), visible)
+def in_llm_block(config: CambrianConfig) -> SVABlock:
+    """Builds a fresh block for inside the language model: its hidden states ask, one per cell of the final grid."""
+    spec = cast(SVAConfig, config.connector_config)
+    windows = window_shapes(config.encoders, config.grid_side, spec.width)
+    return SVABlock(config.get_text_config().hidden_size, spec.width, windows, spec.num_heads)
 
 
-def window_shapes(config: CambrianConfig, query_side: int) -> list[WindowShape]:
-    """Each encoder's window for a query grid of `query_side`; all features are projected to the connector's width."""
-    return [WindowShape(encoder.grid_side // query_side, config.sva.width) for encoder in config.encoders]
+def window_shapes(encoders: Sequence[VisionEncoderConfig], query_side: int, width: int) -> list[WindowShape]:
+    """Each encoder's window for a query grid of `query_side`; all features are projected to `width`."""
+    return [WindowShape(encoder.grid_side // query_side, width) for encoder in encoders]
 
 
 def _input_projection(dim: int, width: int) -> nn.Sequential:

@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from cambrian_model.connectors.sva import SVABlock, VisualContext
+from cambrian_model.connectors.sva import SVABlock
+from cambrian_model.connectors.visual_context import VisualContext
 from cambrian_model.errors import ConfigError
 
 

@@ -412,7 +412,7 @@ def _found_parts(config: CambrianConfig) -> dict[str, Any]:
     for i, encoder in enumerate(config.encoders):
         parts[f"vision_encoders.{i}.name"] = f"{encoder.library}:{encoder.name}"
         parts |= {f"vision_encoders.{i}.{key}": getattr(encoder, key) for key in ENCODER_KEYS}
-    connector = asdict(config.sva)
+    connector = asdict(config.connector_config)
     parts |= {f"connector.{k}": list(v) if isinstance(v, tuple) else v for k, v in connector.items()}
     text = config.get_text_config()
     return parts | {f"language_model.config.{key}": getattr(text, key, None) for key in TEXT_KEYS}
