@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cambrian_model.errors import ImageError
 from cambrian_model.image_tokens import (
@@ -22,7 +24,7 @@ def original_kept(height: int, width: int, side: int) -> tuple[int, int]:
     return side, side - 2 * ((side - int(width * (side / height))) // 2)
 
 
-@pytest.mark.parametrize("side", [4, 6, 7, 24])
+@pytest.mark.parametrize("side", [4, 6, 7, 24, 27])
 def test_geometry_equals_the_original_for_every_size(side):
     for height in range(1, 201):
         for width in range(1, 201):
@@ -46,6 +48,19 @@ def test_a_picture_without_area_is_refused():
 
 def test_layout_visits_every_visible_cell_once_and_closes_rows_with_a_newline():
     sizes, side = [(20, 50), (70, 20), (33, 33)], 6
+    check_layout(sizes, side)
+
+
+picture_sizes = st.tuples(st.integers(1, 6000), st.integers(1, 6000))
+
+
+@settings(max_examples=80, deadline=None)
+@given(sizes=st.lists(picture_sizes, max_size=4), side=st.integers(1, 27))
+def test_any_pictures_are_laid_out_so(sizes, side):
+    check_layout(sizes, side)
+
+
+def check_layout(sizes: list[tuple[int, int]], side: int) -> None:
     layout = token_layout(sizes, side)
     assert layout.lengths == [num_image_tokens(size, side) for size in sizes]
     visible = visible_mask(sizes, side).flatten().nonzero().squeeze(1)
@@ -66,6 +81,32 @@ def test_windows_cover_the_grid_once_in_place():
     assert sorted(windows.flatten().tolist()) == list(range(2 * side * side))
     corner = windows[1, 5].reshape(3, 3)  # row 1, column 1 of the queries
     assert corner.tolist() == grid[1].reshape(side, side)[3:6, 3:6].tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(images=st.integers(1, 3), query_side=st.integers(1, 6), window_side=st.integers(1, 4), dim=st.integers(1, 3))
+def test_any_grid_is_cut_into_windows_that_cover_it_once(images, query_side, window_side, dim):
+    side = query_side * window_side
+    grid = torch.arange(images * side * side * dim).reshape(images, side * side, dim)
+    windows = to_windows(grid, query_side)
+    assert windows.shape == (images, query_side**2, window_side**2, dim)
+    cell, place = torch.meshgrid(torch.arange(query_side**2), torch.arange(window_side**2), indexing="ij")
+    row = cell // query_side * window_side + place // window_side
+    column = cell % query_side * window_side + place % window_side
+    assert torch.equal(windows, grid[:, row * side + column])
+    assert (row * side + column).flatten().sort().values.tolist() == list(range(side * side))
+
+
+@settings(max_examples=80, deadline=None)
+@given(size=picture_sizes, query_side=st.integers(1, 8), window_side=st.integers(1, 4))
+def test_window_masks_show_the_picture_and_only_it(size, query_side, window_side):
+    side = query_side * window_side
+    (visible,) = to_windows(visible_mask([size], side).flatten(1), query_side)
+    (masks,) = window_masks([size], side, query_side)
+    shown = visible.any(dim=1)
+    assert visible.sum() == visible_region(size, side).rows * visible_region(size, side).columns
+    assert torch.equal(masks[shown], visible[shown])
+    assert masks[~shown].all()
 
 
 def test_a_window_of_padding_alone_is_marked_whole():

@@ -3,101 +3,44 @@
 Every property is shown on two tokenizers made here, and on real ones where they are at hand.
 """
 
-import base64
 import copy
 import pickle
 import re
 from functools import lru_cache
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase, PreTrainedTokenizerFast
-from transformers.convert_slow_tokenizer import TikTokenConverter
+from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase
 
 from cambrian_model.config import IMAGE_TOKEN, CambrianConfig
 from cambrian_model.errors import CambrianModelError, ImageError, PromptError
 from cambrian_model.image_tokens import num_image_tokens
 from cambrian_model.processing import CambrianImageProcessor, CambrianProcessor, Sample
-from cambrian_model.processing.chat import ChatTemplate, named_template, template_names
+from cambrian_model.processing.chat import ChatTemplate, choose_template, named_template, template_names
+from tests.support.tokenizers import REAL, load_tokenizer, tiny_bytes, tiny_pieces
 
-ASSETS = Path(__file__).resolve().parents[2].parent / "shared" / "assets"
 WIDE, TALL = Image.new("RGB", (60, 20), "red"), Image.new("RGB", (30, 40), "blue")
 SIZES = [(20, 60), (40, 30)]  # height, width of WIDE and TALL
 ENCODERS = [
     {"image_side": side, "mean": (0.5, 0.4, 0.3), "std": (0.5, 0.5, 0.5), "interpolation": "bilinear"}
     for side in (28, 42)
 ]
-CORPUS = [
-    "The cat sat on the mat.",
-    "User: What is this? Assistant: A red box.",
-    "two\nlines, 3 things; <image> & more",
-    "0123456789 Thanks? No problem: bye! Be brief",
-]
-
-
-def tiny_bytes() -> PreTrainedTokenizerFast:
-    """Byte-level BPE, as GPT-2, Llama 3 and Qwen have it: spells everything, adds nothing in front."""
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    backend.train_from_iterator(
-        CORPUS, trainers.BpeTrainer(vocab_size=300, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet)
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
-
-
-def tiny_pieces() -> PreTrainedTokenizerFast:
-    """As SentencePiece: a space in front of every text, a begin token added, and characters that it cannot spell."""
-    backend = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
-    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    backend.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(content=" ", left=1, right=0)]
-    )
-    words = [text.replace("\n", " ").replace("<image>", "") for text in CORPUS]
-    backend.train_from_iterator(words, trainers.BpeTrainer(vocab_size=90, special_tokens=["<unk>", "<s>", "</s>"]))
-    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
-
-
-class Llama3Converter(TikTokenConverter):
-    """Reads the published file without the tiktoken package."""
-
-    @staticmethod
-    def load_tiktoken_bpe(tiktoken_url: str) -> dict[bytes, int]:
-        lines = (line.split() for line in Path(tiktoken_url).read_bytes().splitlines())
-        return {base64.b64decode(token): int(rank) for token, rank in lines}
-
-
-def real_llama3() -> PreTrainedTokenizerFast:
-    names = ["begin_of_text", "end_of_text", "start_header_id", "end_header_id", "eot_id"]
-    special = [f"<|{name}|>" for name in names]
-    file = ASSETS / "tokenizers" / "llama3" / "tokenizer.model"
-    backend = Llama3Converter(vocab_file=str(file), extra_special_tokens=special).converted()
-    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=special[0], eos_token=special[1])
 
 
 @lru_cache
-def original_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    if name.startswith("tiny"):
-        return {"tiny_bytes": tiny_bytes, "tiny_pieces": tiny_pieces}[name]()
-    if not ASSETS.is_dir():
-        pytest.skip(f"real tokenizers lie in {ASSETS}, which is absent here")
-    if name == "llama3":
-        return real_llama3()
-    folder = "lm" if name in ("stories260k", "babyllama105") else "tokenizers"
-    return AutoTokenizer.from_pretrained(ASSETS / folder / name)
+def original_processor(name: str) -> CambrianProcessor:
+    return CambrianProcessor(CambrianImageProcessor(ENCODERS), load_tokenizer(name), grid_side=4)
 
 
-@lru_cache
 def make_processor(name: str, template: str | None = None) -> CambrianProcessor:
-    tokenizer = copy.deepcopy(original_tokenizer(name))
-    return CambrianProcessor(CambrianImageProcessor(ENCODERS), tokenizer, chat_template=template, grid_side=4)
+    """The same tokenizer for every template: reading one takes long."""
+    processor = copy.copy(original_processor(name))
+    processor.chat_template = choose_template(template, processor.tokenizer)
+    return processor
 
 
 def user(*parts: str | Image.Image) -> dict:
@@ -156,8 +99,7 @@ AWKWARD = [
     user("Ünï 猫 🚌"),
     answer("🚌 猫"),
 ]
-REAL = ["stories260k", "babyllama105", "qwen2", "phi3", "llama2_vicuna"]
-TOKENIZERS = ["tiny_bytes", "tiny_pieces", *REAL, pytest.param("llama3", marks=pytest.mark.slow)]
+TOKENIZERS = ["tiny_bytes", "tiny_pieces", *REAL]
 CHATS = [None, "user_assistant", "vicuna_v1", "llama_3", "chatml_direct", "phi3"]
 
 
@@ -201,8 +143,7 @@ def test_plain_captions_follow_their_prompt(name):
         ("phi3", "phi3", "<|end|>"),
         ("qwen2", None, "<|im_end|>"),
         ("qwen2", "chatml_direct", "<|im_end|>"),
-        ("tiny_bytes", "llama_3", "<|eot_id|>"),
-        pytest.param("llama3", "llama_3", "<|eot_id|>", marks=pytest.mark.slow),
+        ("mistral", "vicuna_v1", "</s>"),
     ],
 )
 def test_answers_and_their_end_marks_are_supervised_and_nothing_else(name, template, end):
@@ -266,6 +207,40 @@ def test_a_typed_image_tag_is_text(name):
     rendered = processor.apply_chat_template(messages)
     assert "What does <image> mean" in rendered
     assert rendered.isprintable() or "\n" in rendered
+
+
+@pytest.mark.parametrize("name", ["tiny_bytes", "tiny_pieces"])
+@pytest.mark.parametrize("template", CHATS)
+def test_a_picture_may_stand_in_any_turn(name, template):
+    processor = make_processor(name, template)
+    system = {"role": "system", "content": [as_part("Be brief."), as_part(TALL)]}
+    reply = {"role": "assistant", "content": [as_part(WIDE), as_part("A red box.")]}
+    messages = [system, user("What is this?"), reply, user(TALL, WIDE, "Thanks"), answer("bye")]
+    sample = processor.encode(messages)
+    is_image = sample.input_ids == processor.image_token_id
+    tall, wide = (num_image_tokens(SIZES[i], 4) for i in (1, 0))
+    assert is_image.sum() == 2 * (tall + wide)
+    assert sample.image_sizes.tolist() == [list(SIZES[i]) for i in (1, 0, 1, 0)]
+    assert (sample.labels[is_image] == -100).all()
+    taught = "".join(supervised_texts(processor, sample))
+    assert "A red box." in taught
+    assert IMAGE_TOKEN not in taught
+    assert "Thanks" not in taught
+
+
+@pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (1, 1), (3, 1000)])
+def test_extreme_pictures_fill_some_tokens(size):
+    processor = make_processor("tiny_bytes")
+    sample = processor.encode([user(Image.new("RGB", size), "x"), answer("a")])
+    assert (sample.input_ids == processor.image_token_id).sum() == num_image_tokens((size[1], size[0]), 4) >= 10
+
+
+def test_a_picture_without_area_is_named():
+    processor = make_processor("tiny_bytes")
+    with pytest.raises(ImageError, match="row 4, image 0: 0x5 pixels have no area"):
+        processor.encode([user(Image.new("RGB", (0, 5)), "x"), answer("a")], name="row 4")
+    with pytest.raises(ImageError, match="5x0 pixels has no area"):
+        processor.count_tokens(bare([user(WIDE, "x"), answer("a")]), [(0, 5)])
 
 
 def test_other_tokens_keep_their_ids_when_the_image_token_is_text():
@@ -350,6 +325,24 @@ def test_saving_and_loading_changes_nothing(name, tmp_path):
     assert all(map(torch.equal, first.pixel_values, second.pixel_values))
 
 
+@pytest.mark.parametrize("template", CHATS)
+def test_the_auto_class_loads_what_was_saved(template, tmp_path):
+    encoders = [{**ENCODERS[0], "pad_color": (122, 116, 104)}, {**ENCODERS[1], "interpolation": "lanczos"}]
+    processor = CambrianProcessor(CambrianImageProcessor(encoders), tiny_bytes(), chat_template=template, grid_side=5)
+    processor.save_pretrained(tmp_path)
+    tiny_config().save_pretrained(tmp_path)
+    again = AutoProcessor.from_pretrained(tmp_path)
+    assert type(again) is CambrianProcessor
+    assert again.chat_template == processor.chat_template
+    assert again.image_processor.specs == processor.image_processor.specs
+    assert again.image_processor.specs[0].fill == (122, 116, 104)
+    assert (again.grid_side, again.image_token_id) == (5, processor.image_token_id)
+    assert again.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
+    again.save_pretrained(tmp_path / "twice")
+    for name in ("processor_config.json", "chat_template.jinja", "tokenizer.json"):
+        assert (tmp_path / "twice" / name).read_bytes() == (tmp_path / name).read_bytes(), name
+
+
 def test_copies_and_workers_encode_alike():
     processor = make_processor("tiny_bytes")
     for other in (copy.deepcopy(processor), pickle.loads(pickle.dumps(processor))):
@@ -376,6 +369,41 @@ def test_a_batch_is_padded_on_the_left_and_moves_to_a_device():
         assert row.tolist()[-len(single) :] == single
         assert mask.tolist() == [0] * (len(mask) - len(single)) + [1] * len(single)
     assert all(pixels.is_meta for pixels in batch.to("meta")["pixel_values"])
+
+
+def test_padding_stands_on_the_left_whatever_the_tokenizer_says():
+    processor = copy.copy(make_processor("tiny_bytes"))
+    processor.tokenizer = copy.deepcopy(processor.tokenizer)
+    processor.tokenizer.padding_side = "right"
+    batch = processor(text=["a", "abc abc"], return_tensors="pt")
+    assert batch["attention_mask"][0].tolist()[-1] == 1
+    assert batch["attention_mask"][0].tolist()[0] == 0
+
+
+def test_a_batch_is_filled_up_to_a_length_and_never_cut():
+    processor = make_processor("tiny_bytes")
+    messages = [[user("Hi")], [user(WIDE, "What is this?")]]
+    lengths = [len(ids) for ids in processor.apply_chat_template(messages, tokenize=True, padding=False)]
+    longest = max(lengths)
+    options: dict[str, Any] = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
+    fixed: dict[str, Any] = {"padding": "max_length", "max_length": longest + 3}
+    for settled in (fixed, {"processor_kwargs": fixed}):
+        batch = processor.apply_chat_template(messages, **options, **settled)
+        assert batch["input_ids"].shape == (2, longest + 3)
+        assert batch["attention_mask"].sum(dim=1).tolist() == lengths
+        assert (batch["attention_mask"][:, -min(lengths) :] == 1).all()
+    assert processor(text="a", padding="max_length", max_length=9, return_tensors="pt")["input_ids"].shape == (1, 9)
+    problem = f"prompt 1 has {longest} tokens, but max_length is {longest - 1}; nothing is cut here"
+    with pytest.raises(PromptError, match=problem):
+        processor.apply_chat_template(messages, **options, max_length=longest - 1)
+    assert processor.apply_chat_template(messages, **options, max_length=longest)["input_ids"].shape == (2, longest)
+
+
+def test_replies_decode():
+    processor = make_processor("tiny_bytes")
+    ids = processor(text=["A red box.</s>", "12 things</s>"], return_tensors="pt")["input_ids"]
+    assert processor.batch_decode(ids, skip_special_tokens=True) == ["A red box.", "12 things"]
+    assert processor.decode(ids[0], skip_special_tokens=True) == "A red box."
 
 
 def test_a_prompt_without_pictures_has_no_pixels():
@@ -446,6 +474,15 @@ def test_pictures_and_placeholders_must_match():
         ),
         "prompt 1: 0 image placeholders but 1 images": lambda: processor([[WIDE], [TALL]], ["<image>", "a"]),
         "1 lists of images for 2 prompts": lambda: processor([[WIDE]], ["<image>", "a"]),
+        "prompt 1: 1 image placeholders but 2 images": lambda: processor([[WIDE], [TALL, WIDE]], ["<image>"] * 2),
+        "prompt 0 (1), prompt 1 (2): 3 image placeholders but 2 images": lambda: processor(
+            [WIDE, TALL], ["<image>", "<image><image>"]
+        ),
+        "prompt 0 (0): 0 image placeholders but 1 images": lambda: processor(WIDE, "no place for it"),
+        "prompt 0 (1): 1 image placeholders but 0 images": lambda: processor(text="<image>"),
+        "row 8: 0 image placeholders but 1 images": lambda: processor.encode(
+            [{"role": "user", "content": "a typed <image>"}, answer("b")], [WIDE], name="row 8"
+        ),
     }
     for problem, call in cases.items():
         with pytest.raises(PromptError, match=re.escape(problem)):
@@ -454,9 +491,9 @@ def test_pictures_and_placeholders_must_match():
 
 def test_a_bad_picture_is_named():
     processor = make_processor("tiny_bytes")
-    with pytest.raises(ImageError, match="row 3, image 1: cannot be read"):
+    with pytest.raises(ImageError, match="row 3, image 1: is no image"):
         processor.encode(bare(DIALOGUE), [WIDE, b"nothing"], name="row 3")
-    with pytest.raises(ImageError, match="prompt 1, image 0: cannot be read"):
+    with pytest.raises(ImageError, match="prompt 1, image 0: is no image"):
         processor([WIDE, b"nothing"], ["<image>", "<image>"])
 
 
@@ -464,7 +501,12 @@ def test_a_bad_picture_is_named():
     ("options", "problem"),
     [
         ({"continue_final_message": True}, "continue_final_message is not supported"),
-        ({"tokenize": True, "padding": "max_length"}, 'padding is "max_length"'),
+        ({"tokenize": True, "padding": "max_length"}, 'padding is "max_length" but max_length is missing'),
+        ({"tokenize": True, "padding": "longer"}, 'padding is "longer"; known: True, False, "longest", "max_length"'),
+        ({"tokenize": True, "truncation": True}, "truncation=True is not supported; known: padding, max_length"),
+        ({"tokenize": True, "padding_side": "right"}, "padding_side='right' is not supported"),
+        ({"tokenize": True, "return_assistant_tokens_mask": True}, "return_assistant_tokens_mask=True is not support"),
+        ({"tokenize": True, "processor_kwargs": {"do_resize": False}}, "do_resize=False is not supported"),
         ({"tokenize": True, "return_tensors": "tf"}, 'return_tensors is "tf"'),
         ({"tokenize": True, "return_tensors": "pt", "padding": False}, "do not fit one tensor"),
     ],
@@ -472,6 +514,45 @@ def test_a_bad_picture_is_named():
 def test_options_that_are_not_supported_are_refused(options, problem):
     with pytest.raises(PromptError, match=problem):
         make_processor("tiny_bytes").apply_chat_template([[user("Hi")], [user("Hello there")]], **options)
+
+
+def test_options_that_change_nothing_are_taken():
+    processor = make_processor("tiny_bytes")
+    plain = processor.apply_chat_template([user("Hi")], tokenize=True)
+    options: dict[str, Any] = {
+        "truncation": False,
+        "padding_side": "left",
+        "add_special_tokens": None,
+        "processor_kwargs": {},
+    }
+    assert processor.apply_chat_template([user("Hi")], tokenize=True, enable_thinking=False, **options) == plain
+    assert processor(text="a", videos=None, audio=None)["input_ids"] == processor(text="a")["input_ids"]
+    with pytest.raises(PromptError, match="videos=3 is not supported"):
+        processor(text="a", videos=3)
+
+
+@pytest.mark.parametrize("text", [None, [], 3 * [None], [7]])
+def test_prompts_that_are_no_text_are_refused(text):
+    with pytest.raises(PromptError, match="text must be a string, or several"):
+        make_processor("tiny_bytes")(images=[WIDE], text=text)
+
+
+@pytest.mark.parametrize("template", ["llama_3", "chatml_direct", "phi3"])
+def test_an_end_mark_of_several_tokens_cannot_end_an_answer(template):
+    processor = make_processor("tiny_bytes", template)
+    with pytest.raises(PromptError, match=r"ends an answer with '<\|\w+\|>', which is \d+ tokens for this tokenizer"):
+        _ = processor.stop_token_ids
+    tokenizer = tiny_bytes()
+    ends = ["<|eot_id|>", "<|im_end|>", "<|end|>"]
+    tokenizer.add_tokens(ends, special_tokens=True)
+    processor = CambrianProcessor(CambrianImageProcessor(ENCODERS), tokenizer, chat_template=template)
+    (end,) = [token for token in ends if token in named_template(template)]
+    assert processor.stop_token_ids == [tokenizer.convert_tokens_to_ids(end), tokenizer.eos_token_id]
+
+
+def test_without_an_end_mark_only_the_end_of_a_sequence_ends_an_answer():
+    source = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
+    assert make_processor("tiny_bytes", source).stop_token_ids == [tiny_bytes().eos_token_id]
 
 
 def test_slow_tokenizers_are_refused():

@@ -13,14 +13,14 @@ from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from cambrian_model.errors import ImageError
 
 ImageSource: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | Tensor
 
-# What Pillow's readers raise for a damaged file; UnidentifiedImageError and "truncated" are OSErrors.
+# What Pillow's readers raise for a damaged file; "truncated" is an OSError.
 _READ_ERRORS = (
     OSError,
     SyntaxError,
@@ -32,22 +32,24 @@ _READ_ERRORS = (
     OverflowError,
     struct.error,
     zlib.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
 )
 _EXIF_ORIENTATION = 0x0112
 _QUARTER_TURNS = (5, 6, 7, 8)
+_LONGEST_NAME = 200
+# What may stand beside height and width, so that no doubt is left which axis is which: nothing, grey, RGB, RGBA.
+_CHANNELS = ((), (1,), (3,), (4,))
 
 
 def load_image(source: ImageSource, name: str = "image") -> Image.Image:
     """Loads a picture, turned upright by its EXIF tag, as 8-bit RGB.
 
     An animation gives its first frame (a PIL image its current one), 16-bit greys are scaled to 8 bits, a transparent
-    picture is laid over white.
+    picture is laid over white, a colour profile is not applied (as in the original).
 
     Args:
-        source: A local path, an encoded file's bytes, a PIL image, a numpy array (height, width, 3) of uint8, or a
-            tensor (3, height, width) of uint8 or of floats in [0, 1].
+        source: A local path, an encoded file's bytes, a PIL image, a numpy array (height, width, channels) of uint8,
+            or a tensor (channels, height, width) of uint8 or of floats in [0, 1]. The channels are 1 (grey), 3 (RGB)
+            or 4 (RGBA); a grey picture may lack their axis.
         name: What an error calls a picture that has no path.
 
     Raises:
@@ -74,10 +76,10 @@ def read_image_size(source: ImageSource, name: str = "image") -> tuple[int, int]
 @contextmanager
 def _opened(source: ImageSource, name: str) -> Iterator[Image.Image]:
     """Opens a picture without decoding it, and names it in whatever goes wrong until it is closed."""
-    name = str(source) if isinstance(source, (str, Path)) else name
+    name = _shortened(str(source)) if isinstance(source, (str, Path)) else name
     try:
         if isinstance(source, (str, Path, bytes)):
-            with _stream(source) as stream, Image.open(stream) as image:
+            with _stream(source) as stream, _identified(stream) as image:
                 yield _check_area(image)
         else:
             yield _check_area(_from_memory(source))
@@ -85,6 +87,10 @@ def _opened(source: ImageSource, name: str) -> Iterator[Image.Image]:
         raise ImageError(f"{name}: no such file") from error
     except IsADirectoryError as error:
         raise ImageError(f"{name}: is a folder, not an image") from error
+    except PermissionError as error:
+        raise ImageError(f"{name}: may not be read; give this user the permission") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{name}: more than {Image.MAX_IMAGE_PIXELS} pixels; scale it down first") from error
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from error
     except _READ_ERRORS as error:
@@ -98,7 +104,26 @@ def _stream(source: str | Path | bytes) -> BinaryIO:
         return io.BytesIO(source)
     if str(source).startswith(("http://", "https://")):
         raise ImageError("nothing is downloaded here; save the file and give its local path")
+    if str(source).startswith(("data:", "file:")):
+        raise ImageError("is a URL; give a local path, or the file's bytes")
     return Path(source).open("rb")
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
+
+
+def _identified(stream: BinaryIO) -> Image.Image:
+    try:
+        image = Image.open(stream)
+    except UnidentifiedImageError as error:  # most often a web page or an empty file under a picture's name
+        stream.seek(0)
+        start = stream.read(30)
+        found = f"is no image of a known format (it begins with {start!r})" if start else "is empty"
+        raise ImageError(f"{found}; replace the file or drop its record") from error
+    if image.format == "EPS":
+        raise ImageError("is EPS, a program that another program would have to run; save it as PNG or JPEG")
+    return image
 
 
 def _check_area(image: Image.Image) -> Image.Image:
@@ -116,29 +141,39 @@ def _from_memory(source: object) -> Image.Image:
     if isinstance(source, Tensor):
         return _from_tensor(source)
     if isinstance(source, np.ndarray):
-        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
-            raise ImageError(f"array is {source.dtype} {source.shape}; expected uint8 (height, width, 3)")
+        if source.dtype != np.uint8 or source.ndim < 2 or source.shape[2:] not in _CHANNELS:
+            raise ImageError(
+                f"array is {source.dtype} {source.shape}; expected uint8 (height, width, channels) with 1, 3 or 4 "
+                "channels, or (height, width)"
+            )
         return _from_array(source)
     raise ImageError(f"{type(source).__name__} is no image; give a path, bytes, a PIL image, an array or a tensor")
 
 
 def _from_tensor(tensor: Tensor) -> Image.Image:
-    found = f"tensor is {str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
-    if tensor.ndim != 3 or tensor.shape[0] != 3 or not (tensor.dtype == torch.uint8 or tensor.is_floating_point()):
-        raise ImageError(f"{found}; expected (3, height, width) of uint8, or of floats in [0, 1]")
+    shape = tuple(tensor.shape)
+    found = f"tensor is {str(tensor.dtype).removeprefix('torch.')} {shape}"
+    is_number = tensor.dtype == torch.uint8 or tensor.is_floating_point()
+    if not is_number or tensor.ndim < 2 or shape[:-2] not in _CHANNELS:
+        raise ImageError(
+            f"{found}; expected (channels, height, width) with 1, 3 or 4 channels, or (height, width), of uint8, or of "
+            "floats in [0, 1]"
+        )
     pixels = tensor.detach().cpu()
     if pixels.is_floating_point() and pixels.numel():
         pixels = pixels.float()
         if not (pixels.min() >= 0 and pixels.max() <= 1):  # also false for NaN
             raise ImageError(f"{found} with values {pixels.min():g} to {pixels.max():g}; expected floats in [0, 1]")
         pixels = (pixels * 255).round()
-    return _from_array(pixels.to(torch.uint8).permute(1, 2, 0).numpy())  # height, width, 3
+    pixels = pixels.to(torch.uint8)
+    return _from_array((pixels if pixels.ndim == 2 else pixels.permute(1, 2, 0)).numpy())  # height, width, channels
 
 
 def _from_array(pixels: np.ndarray) -> Image.Image:
     if 0 in pixels.shape:  # Pillow cannot represent every empty array
         return Image.new("RGB", (pixels.shape[1], pixels.shape[0]))
-    return Image.fromarray(np.ascontiguousarray(pixels))
+    is_grey = pixels.shape[2:] == (1,)
+    return Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if is_grey else pixels))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -8,9 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Int
 from tokenizers import AddedToken
-from torch import Tensor
 from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 
@@ -22,11 +20,15 @@ from cambrian_model.processing.chat import ChatTemplate, choose_template
 from cambrian_model.processing.image_source import ImageSource
 from cambrian_model.processing.images import CambrianImageProcessor
 from cambrian_model.processing.messages import Conversation, read_messages, restore
+from cambrian_model.processing.padding import LIBRARY_OPTIONS, Padding, refuse_options
 from cambrian_model.processing.pairing import attach_images, deal_images, require_match
 from cambrian_model.processing.sample import IGNORED_LABEL, Sample
 from cambrian_model.processing.text import Segment, TextEncoder
 
 Messages = Sequence[Mapping[str, Any]]
+
+# An answer that no template writes of itself.
+_ANSWER = "a, b"
 
 
 class CambrianProcessor(ProcessorMixin):
@@ -95,11 +97,21 @@ class CambrianProcessor(ProcessorMixin):
 
     @property
     def stop_token_ids(self) -> list[int]:
-        """The ids that end an answer: what the template writes behind one, and the end of a sequence."""
-        rendered = self._template().render([{"role": "user", "content": IMAGE_TOKEN}, _reply("a")])
-        answer = [segment for segment in self._encoder.encode(*rendered) if segment.supervised][-1]
-        ids = [answer.ids[-1], self.tokenizer.eos_token_id]
-        return list(dict.fromkeys(token for token in ids if token is not None))
+        """The ids that end an answer: the mark that the template writes behind one, and the end of a sequence.
+
+        Raises:
+            PromptError: The mark is several tokens, so that its last one may well stand inside an answer.
+        """
+        rendered = self._template().render([{"role": "user", "content": IMAGE_TOKEN}, _reply(_ANSWER)])
+        written = rendered.text[slice(*rendered.supervised[-1])]
+        answer, _, mark = written.partition(_ANSWER)
+        ids = self._encoder.encode_after(answer + _ANSWER, mark) if mark else []
+        if len(ids) > 1:
+            raise PromptError(
+                f"the chat template ends an answer with {mark!r}, which is {len(ids)} tokens for this tokenizer, so "
+                "generation could not stop there; add it to the tokenizer as one token, or choose another template"
+            )
+        return list(dict.fromkeys(token for token in [*ids, self.tokenizer.eos_token_id] if token is not None))
 
     def __call__(
         self,
@@ -107,25 +119,32 @@ class CambrianProcessor(ProcessorMixin):
         text: str | Sequence[str] | None = None,
         padding: bool | str = True,
         return_tensors: str | None = None,
+        max_length: int | None = None,
+        **options: Any,
     ) -> BatchFeature:
         """Prepares prompts that are already text; each `<image>` in them stands for the next picture.
 
         Args:
             images: One picture, the pictures of all prompts in order, or one list of pictures per prompt.
             text: One prompt or several.
-            padding: Whether shorter prompts are filled up, on the left, with the padding token.
+            padding: Whether shorter prompts are filled up, on the left, with the padding token; see `Padding`.
             return_tensors: "pt" for tensors, None for lists; pixels and image sizes are tensors always.
+            max_length: Tokens that no prompt may exceed; nothing is ever cut.
+            options: The library's names for what is not done here; each may be None.
 
         Raises:
-            PromptError: Placeholders and pictures do not match, or prompts of unequal length are not to be padded.
+            PromptError: Placeholders and pictures do not match, a prompt is too long, or prompts of unequal length are
+                not to be padded.
             ImageError: A picture cannot be read.
         """
-        if text is None:
-            raise PromptError("text is missing; for pixels alone use the image_processor")
-        prompts = [text] if isinstance(text, str) else list(text)
+        refuse_options(options)
+        settings = Padding(padding, max_length, return_tensors)
+        prompts = [text] if isinstance(text, str) else list(text or [])
+        if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
+            raise PromptError("text must be a string, or several; for pixels alone use the image_processor")
         segments = [self._encoder.encode(prompt) for prompt in prompts]
         counts = [_count_marks(row) for row in segments]
-        return self._batch(segments, deal_images(images, counts), padding, return_tensors)
+        return self._batch(segments, deal_images(images, counts), settings)
 
     def apply_chat_template(
         self,
@@ -137,6 +156,8 @@ class CambrianProcessor(ProcessorMixin):
         return_dict: bool = False,
         return_tensors: str | None = None,
         padding: bool | str = True,
+        max_length: int | None = None,
+        processor_kwargs: Mapping[str, Any] | None = None,
         **variables: Any,
     ) -> Any:
         """Renders one conversation, or a batch of them, and prepares the model's inputs.
@@ -153,13 +174,17 @@ class CambrianProcessor(ProcessorMixin):
             tokenize: Whether to encode; otherwise the text is returned.
             return_dict: Whether to return all inputs; otherwise only the ids.
             return_tensors: "pt" for tensors, None for lists; pixels and image sizes are tensors always.
-            padding: Whether shorter conversations are filled up, on the left.
+            padding: Whether shorter conversations are filled up, on the left; see `Padding`.
+            max_length: Tokens that no conversation may exceed; nothing is ever cut.
+            processor_kwargs: The library's other way to give the three above.
             variables: Further variables of the template.
 
         Raises:
-            PromptError: A conversation has the wrong form, or a picture is missing; says which.
+            PromptError: A conversation has the wrong form or is too long, or a picture is missing; says which.
             ImageError: A picture cannot be read.
         """
+        refuse_options({name: value for name, value in variables.items() if name in LIBRARY_OPTIONS})
+        settings = Padding(padding, max_length, return_tensors).changed(processor_kwargs or {})
         if continue_final_message:
             raise PromptError("continue_final_message is not supported; end with a user message and let it answer")
         is_batch = bool(conversation) and not isinstance(conversation[0], Mapping)
@@ -176,7 +201,7 @@ class CambrianProcessor(ProcessorMixin):
             attach_images(row.images, (), _count_marks(encoded), name)
             for row, encoded, name in zip(conversations, segments, names, strict=True)
         ]
-        batch = self._batch(segments, images, padding, return_tensors)
+        batch = self._batch(segments, images, settings)
         return batch if return_dict else batch["input_ids"]
 
     def encode(self, messages: Messages, images: Sequence[ImageSource] = (), name: str = "conversation") -> Sample:
@@ -307,8 +332,7 @@ class CambrianProcessor(ProcessorMixin):
         self,
         segments: Sequence[Sequence[Segment]],
         images: Sequence[Sequence[Any]],
-        padding: bool | str,
-        return_tensors: str | None,
+        settings: Padding,
     ) -> BatchFeature:
         flat = [image for row in images for image in row]
         names = [f"prompt {i}, image {j}" for i, row in enumerate(images) for j in range(len(row))]
@@ -318,30 +342,9 @@ class CambrianProcessor(ProcessorMixin):
             self._expand(row, [next(sizes) for _ in row_images])[0]
             for row, row_images in zip(segments, images, strict=True)
         ]
-        batch = self._pad(rows, padding, return_tensors)
-        return BatchFeature({**batch, **pixels} if flat else batch)
-
-    def _pad(self, rows: list[list[int]], padding: bool | str, return_tensors: str | None) -> dict[str, Any]:
-        if padding not in (True, False, "longest"):
-            raise PromptError(f'padding is "{padding}"; known: True, False, "longest"')
-        if return_tensors not in (None, "pt"):
-            raise PromptError(f'return_tensors is "{return_tensors}"; known: "pt", None')
-        lengths = [len(row) for row in rows]
-        longest = max(lengths, default=0)
-        if not padding and return_tensors and min(lengths, default=0) != longest:
-            raise PromptError(f"prompts of {min(lengths)} to {longest} tokens do not fit one tensor; set padding=True")
-        gaps = [longest - length if padding else 0 for length in lengths]
         pad_ids = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
-        pad_id = next(token for token in pad_ids if token is not None)
-        batch = {
-            "input_ids": [[pad_id] * gap + row for gap, row in zip(gaps, rows, strict=True)],
-            "attention_mask": [[0] * gap + [1] * length for gap, length in zip(gaps, lengths, strict=True)],
-        }
-        return {key: _tensor(values) for key, values in batch.items()} if return_tensors else batch
-
-
-def _tensor(rows: list[list[int]]) -> Int[Tensor, "batch tokens"]:
-    return torch.tensor(rows, dtype=torch.long)
+        batch = settings.batch(rows, next(token for token in pad_ids if token is not None))
+        return BatchFeature({**batch, **pixels} if flat else batch)
 
 
 def _reply(text: str) -> dict[str, str]:

@@ -66,9 +66,16 @@ class TextEncoder:
                 context = ""
             else:
                 piece = restore(piece)
-                segments.append(Segment(self._encode_after(context, piece), is_supervised))
+                segments.append(Segment(self.encode_after(context, piece), is_supervised))
                 context = piece
         return segments
+
+    def encode_after(self, context: str, piece: str) -> list[int]:
+        """Encodes `piece` as it reads after `context`: by itself it may get a space in front (SentencePiece)."""
+        if not context:
+            return self._ids(piece)
+        before, both = self._ids(context), self._ids(context + piece)
+        return both[len(before) :] if both[: len(before)] == before else self._ids(piece)
 
     def is_unknown(self, token_id: int) -> bool:
         """Whether this id stands for characters that the tokenizer cannot spell."""
@@ -80,13 +87,6 @@ class TextEncoder:
 
     def _ids(self, text: str) -> list[int]:
         return self._backend.encode(text, add_special_tokens=False).ids
-
-    def _encode_after(self, context: str, piece: str) -> list[int]:
-        """Encodes `piece` as it reads after `context`: by itself it may get a space in front (SentencePiece)."""
-        if not context:
-            return self._ids(piece)
-        before, both = self._ids(context), self._ids(context + piece)
-        return both[len(before) :] if both[: len(before)] == before else self._ids(piece)
 
     def _find_opening_ids(self) -> list[int]:
         bare, full = self._ids("a"), self._backend.encode("a", add_special_tokens=True).ids
