@@ -107,6 +107,13 @@ def mutants(content: bytes, seed: int):
         yield bytes(damaged[: chance.randrange(1, len(damaged))] if chance.random() < 0.3 else damaged)
 
 
+def test_no_package_has_another_program_draw_a_picture(tmp_path):
+    path = tmp_path / "picture.png"
+    path.write_bytes(encoded(rgb(), "EPS"))
+    for read in (cambrian_data.load_image, cambrian_data.image_size, load_image, read_image_size):
+        assert "EPS" in str(refusal(read, path))
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's remarks on damaged metadata
 @pytest.mark.parametrize(
     "content",

@@ -77,6 +77,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
     """The picture, its header read and its size checked; whatever fails inside becomes an ImageError."""
     try:
         with path.open("rb") as file, Image.open(file) as image:  # by its path, Pillow garbles a turned TIFF
+            check_format(path, image)
             check_size(path, *image.size)
             yield image
     except FileNotFoundError as error:
@@ -87,6 +88,12 @@ def opened(path: Path) -> Iterator[Image.Image]:
         raise ImageError(f"{path}: has more than {MAX_PIXELS:,} pixels; scale it down.") from error
     except READ_ERRORS as error:
         raise ImageError(f"{path}: cannot be read as a picture ({error}); replace the file.") from error
+
+
+def check_format(path: Path, image: Image.Image) -> None:
+    """Raises ImageError for EPS, which Pillow would hand to another program to run."""
+    if image.format == "EPS":
+        raise ImageError(f"{path}: is EPS, a program that another program would have to run; save it as PNG or JPEG.")
 
 
 def check_size(path: Path, width: int, height: int) -> None:
