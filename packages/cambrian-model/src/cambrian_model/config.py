@@ -1,19 +1,45 @@
 """The configuration of a Cambrian model: its vision encoders, its connector, its language model.
 
 `CambrianConfig` is what `config.json` holds. The encoders and the connector are plain dictionaries there, and typed
-views (`VisionEncoderConfig`, `SVAConfig`) everywhere else; an unknown key is refused.
+views (`VisionEncoderConfig`, `connector_config`) everywhere else; an unknown key is refused.
 """
 
 import dataclasses
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeAlias, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from cambrian_model.connector_config import (
+    CAbstractorConfig,
+    ConnectorConfig,
+    InLLMConfig,
+    LDPv2Config,
+    ProjectorConfig,
+    ResamplerConfig,
+    SVAConfig,
+    check_sizes,
+    find_connector_config,
+    unknown_type,
+    without_blocks,
+)
 from cambrian_model.errors import ConfigError, did_you_mean
+
+__all__ = [
+    "IMAGE_TOKEN",
+    "CAbstractorConfig",
+    "CambrianConfig",
+    "ConnectorConfig",
+    "InLLMConfig",
+    "LDPv2Config",
+    "ProjectorConfig",
+    "ResamplerConfig",
+    "SVAConfig",
+    "VisionEncoderConfig",
+    "parse_spec",
+]
 
 IMAGE_TOKEN = "<image>"
 
@@ -57,119 +83,6 @@ class VisionEncoderConfig:
         return self.grid_side**2
 
 
-@dataclass(frozen=True)
-class InLLMConfig:
-    """Which decoder layers are followed by an SVA block: `count` of them, from `start`, every `stride`."""
-
-    start: int
-    stride: int
-    count: int
-
-    @property
-    def layers(self) -> list[int]:
-        """Indices of the chosen decoder layers."""
-        return [self.start + i * self.stride for i in range(self.count)]
-
-
-@dataclass(frozen=True)
-class SVAConfig:
-    """The Spatial Vision Aggregator.
-
-    Attributes:
-        type: "sva".
-        attention: "joint", one softmax over the windows of all encoders (the released models'), or "separate", one
-            attention per encoder and a learned weighting of them.
-        width: Channels of the queries and of the projected features.
-        depth: Number of stacked blocks before the language model.
-        num_heads: Attention heads; divides `width`. The original fixes 16.
-        query_grid_sides: Side of each query group's grid; each is resized to the model's grid if it differs.
-        in_llm: The blocks inside the language model, or None for none.
-    """
-
-    type: str = "sva"
-    width: int = 1024
-    depth: int = 3
-    num_heads: int = 16
-    query_grid_sides: tuple[int, ...] = (24,)
-    attention: str = "joint"
-    in_llm: InLLMConfig | None = None
-
-    def validate(self, encoders: Sequence[VisionEncoderConfig], grid_side: int) -> None:
-        """Checks the connector against the encoders and the grid of image tokens.
-
-        Raises:
-            ConfigError: Says which two numbers disagree.
-        """
-        if self.attention not in ATTENTIONS:
-            raise ConfigError(f'connector.attention is "{self.attention}"{did_you_mean(self.attention, ATTENTIONS)}')
-        if self.width % self.num_heads:
-            raise ConfigError(f"connector.width {self.width} is not a multiple of connector.num_heads {self.num_heads}")
-        for i, encoder in enumerate(encoders):
-            for side in {*self.query_grid_sides, *([grid_side] if self.in_llm else [])}:
-                if encoder.grid_side % side:
-                    raise ConfigError(
-                        f"vision_encoders[{i}] ({encoder.name}): its grid side {encoder.grid_side} is not a multiple "
-                        f"of the query grid side {side}; set its grid_side to one, features are interpolated to it"
-                    )
-
-
-@dataclass(frozen=True)
-class ProjectorConfig:
-    """A projector of the encoders' features, concatenated on channels, cell by cell.
-
-    Attributes:
-        type: "linear", "mlp2x_gelu" (any number of layers), or "identity" (the widths then sum to the language
-            model's).
-    """
-
-    type: str
-
-    @property
-    def depth(self) -> int:
-        """Number of linear layers; 0 for the identity."""
-        if self.type == "identity":
-            return 0
-        match = MLP_TYPE.fullmatch(self.type)
-        return int(match[1]) if match else 1
-
-    in_llm: ClassVar[None] = None
-
-    def validate(self, encoders: Sequence[VisionEncoderConfig], grid_side: int) -> None:
-        """Checks that every encoder gives one token per cell.
-
-        Raises:
-            ConfigError: Says which grid sides disagree.
-        """
-        for i, encoder in enumerate(encoders):
-            if encoder.grid_side != grid_side:
-                raise ConfigError(
-                    f"vision_encoders[{i}] ({encoder.name}): its grid side is {encoder.grid_side}, but a "
-                    f'"{self.type}" connector needs the grid side of the image tokens, {grid_side}; set it, features '
-                    "are interpolated to it"
-                )
-
-
-ConnectorConfig: TypeAlias = SVAConfig | ProjectorConfig
-
-
-def connector_config_class(type_name: str) -> type[Any]:
-    """Returns the class that describes connectors of a type.
-
-    Raises:
-        ConfigError: Unknown type.
-    """
-    if MLP_TYPE.fullmatch(type_name):
-        return ProjectorConfig
-    if type_name not in CONNECTORS:
-        raise ConfigError(f'connector.type is "{type_name}"{did_you_mean(type_name, [*CONNECTORS, "mlp2x_gelu"])}')
-    return CONNECTORS[type_name]
-
-
-ATTENTIONS = ("joint", "separate")
-MLP_TYPE = re.compile(r"mlp([1-9]\d*)x_gelu")
-CONNECTORS: dict[str, type[Any]] = {"sva": SVAConfig, "linear": ProjectorConfig, "identity": ProjectorConfig}
-
-
 def parse_spec(cls: type[Spec], values: Mapping[str, Any], where: str) -> Spec:
     """Builds the dataclass `cls` from a dictionary, refusing unknown and missing keys by name.
 
@@ -195,7 +108,7 @@ class CambrianConfig(PreTrainedConfig):
 
     Attributes:
         vision_encoders: One dictionary per encoder, see `VisionEncoderConfig`.
-        connector: A dictionary, see `SVAConfig` and `ProjectorConfig`.
+        connector: A dictionary, see `cambrian_model.connector_config`.
         text_config: Configuration of the language model: any causal language model of transformers.
         grid_side: Side of the grid of image tokens of a square picture.
         image_token_id: The id that marks image tokens in `input_ids`; it may lie outside the vocabulary.
@@ -231,17 +144,22 @@ class CambrianConfig(PreTrainedConfig):
     def connector_config(self) -> ConnectorConfig:
         """The connector, typed."""
         values = _as_dict(self.connector or {})
-        in_llm = values.pop("in_llm", None)
-        spec = parse_spec(connector_config_class(str(values.get("type", "sva"))), values, "connector")
+        type_name, in_llm = str(values.get("type", "sva")), values.pop("in_llm", None)
+        if (spec_class := find_connector_config(type_name)) is None:
+            raise ConfigError(f"connector.{unknown_type(type_name)}")
+        spec: ConnectorConfig = parse_spec(spec_class, values, "connector")
+        check_sizes(spec)
         if in_llm is None:
             return spec
+        if not isinstance(spec, SVAConfig):
+            raise ConfigError(f"a connector {without_blocks(type_name)}")
         return dataclasses.replace(spec, in_llm=parse_spec(InLLMConfig, in_llm, "connector.in_llm"))
 
     @property
     def in_llm_layers(self) -> list[int]:
         """Indices of the decoder layers that an SVA block follows."""
-        in_llm = self.connector_config.in_llm
-        return in_llm.layers if in_llm else []
+        connector = self.connector_config
+        return connector.in_llm.layers if isinstance(connector, SVAConfig) and connector.in_llm else []
 
     def validate_parts(self) -> None:
         """Checks that encoders, connector and language model fit together.

@@ -5,12 +5,12 @@ The paper's baseline, and the connector of its encoder study. Every cell is proj
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from cambrian_model.config import CambrianConfig, ProjectorConfig
 from cambrian_model.connectors.base import Connected, Connector, new_newline
+from cambrian_model.connectors.feature_map import concatenate
 from cambrian_model.errors import ConfigError
 
 
@@ -43,4 +43,4 @@ class MLPConnector(Connector):
         self, features: Sequence[Float[Tensor, "images _tokens _width"]], image_sizes: Sequence[Sequence[int]]
     ) -> Connected:
         """Projects every cell, padding included."""
-        return Connected(self.output(torch.cat(list(features), dim=-1)))
+        return Connected(self.output(concatenate(features)))

@@ -10,7 +10,7 @@ class VisualContext(NamedTuple):
     """What an SVA block sees besides its queries. One row per query; no rows where there is no picture.
 
     Attributes:
-        features: Per encoder, the features in each query's window, less their mean over channels.
+        features: Per encoder, the features in each query's window.
         masks: Per encoder, which of them show the picture.
         summary: Per picture, the mean of the first encoder's projected features, padding included.
         image_of_query: Which picture each query belongs to.

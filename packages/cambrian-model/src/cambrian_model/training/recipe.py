@@ -10,8 +10,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
+from cambrian_model.connector_config import (
+    CAbstractorConfig,
+    LDPv2Config,
+    ProjectorConfig,
+    ResamplerConfig,
+    SVAConfig,
+    find_connector_config,
+    unknown_type,
+    without_blocks,
+)
 from cambrian_model.errors import RecipeError, did_you_mean
 from cambrian_model.training import yaml_files
 
@@ -42,15 +52,17 @@ class LanguageModelSection(Section):
 
 
 class VisionEncoderSection(Section):
-    """One vision encoder, see `cambrian_model.vision.timm_encoder.describe`.
+    """One vision encoder, see `cambrian_model.vision.source.describe`.
 
     Attributes:
-        name: "timm:mobilenetv2_100", for example.
+        name: One of the paper's ("siglip-so400m-384"), "timm:mobilenetv2_100", "hf:facebook/dinov2-small",
+            "precomputed:mine", for example.
         path: Folder with its weights.
-        pretrained: Whether timm fetches published weights where no `path` is given; else they are random.
+        pretrained: Whether published weights are fetched where no `path` is given; else they are random.
         image_side: Pixels per side of the picture that it receives.
-        feature_layer: Feature level, as the library counts them.
+        feature_layer: Feature level, as the library counts them; of several, the features are concatenated.
         grid_side: Side of the token grid handed to the connector.
+        width: Channels of the saved features of a precomputed encoder that is not known by name.
         mean: Mean of each RGB channel.
         std: Standard deviation of each RGB channel.
         interpolation: Resampling filter.
@@ -62,8 +74,9 @@ class VisionEncoderSection(Section):
     path: str | None = None
     pretrained: bool = False
     image_side: Count | None = None
-    feature_layer: int | None = None
+    feature_layer: int | Annotated[tuple[int, ...], Field(min_length=2)] | None = None
     grid_side: Count | None = None
+    width: Count | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[Positive, Positive, Positive] | None = None
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
@@ -80,19 +93,82 @@ class InLLMSection(Section):
 
 
 class ConnectorSection(Section):
-    """What turns visual features into image tokens."""
+    """What turns visual features into image tokens; `type` decides which other keys there are."""
+
+    type: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_blocks(cls, values: Any) -> Any:
+        if "in_llm" not in cls.model_fields and isinstance(values, Mapping) and values.get("in_llm") is not None:
+            raise ValueError(without_blocks(str(values["type"])))
+        return values
+
+
+class SVASection(ConnectorSection):
+    """See `SVAConfig`."""
 
     type: Literal["sva"] = "sva"
-    width: Count = 1024
-    depth: Count = 3
-    num_heads: Count = 16
-    query_grid_sides: Annotated[tuple[Count, ...], Field(min_length=1)] = (24,)
+    attention: Literal["joint", "separate"] = "joint"
+    width: Count = SVAConfig.width
+    depth: Count = SVAConfig.depth
+    num_heads: Count = SVAConfig.num_heads
+    query_grid_sides: Annotated[tuple[Count, ...], Field(min_length=1)] = SVAConfig.query_grid_sides
     in_llm: InLLMSection | None = None
+
+
+class ProjectorSection(ConnectorSection):
+    """See `ProjectorConfig`: linear, mlp2x_gelu and so on, identity."""
+
+
+class ResamplerSection(ConnectorSection):
+    """See `ResamplerConfig`."""
+
+    width: Count = ResamplerConfig.width
+    depth: Count = ResamplerConfig.depth
+    num_heads: Count = ResamplerConfig.num_heads
+
+
+class CAbstractorSection(ConnectorSection):
+    """See `CAbstractorConfig`."""
+
+    width: Count = CAbstractorConfig.width
+    depth: Count = CAbstractorConfig.depth
+    mlp_depth: Count = CAbstractorConfig.mlp_depth
+
+
+class LDPv2Section(ConnectorSection):
+    """See `LDPv2Config`."""
+
+
+def _connector_tag(values: Any) -> str | None:
+    """Returns the tag of the section that describes a connector: the name of its class; None for an unknown type."""
+    given = values.get("type", "sva") if isinstance(values, Mapping) else getattr(values, "type", "sva")
+    found = find_connector_config(str(given))
+    return found.__name__ if found else None
+
+
+CONNECTOR_SECTIONS: dict[str, type[ConnectorSection]] = {
+    SVAConfig.__name__: SVASection,
+    ProjectorConfig.__name__: ProjectorSection,
+    ResamplerConfig.__name__: ResamplerSection,
+    CAbstractorConfig.__name__: CAbstractorSection,
+    LDPv2Config.__name__: LDPv2Section,
+}
+AnyConnectorSection = Annotated[
+    Annotated[SVASection, Tag(SVAConfig.__name__)]
+    | Annotated[ProjectorSection, Tag(ProjectorConfig.__name__)]
+    | Annotated[ResamplerSection, Tag(ResamplerConfig.__name__)]
+    | Annotated[CAbstractorSection, Tag(CAbstractorConfig.__name__)]
+    | Annotated[LDPv2Section, Tag(LDPv2Config.__name__)],
+    Discriminator(_connector_tag),
+]
 
 
 class ModelSection(Section):
     """The model's parts; `assemble` builds the model and its processor from them.
 
+    `connector_weights` is a folder that holds a trained connector, as `cambrian convert` makes of a stage-1 projector.
     `scene_seeds` are those of rendered scenes that pretrained parts were made from: no evaluation may ask about them.
     """
 
@@ -100,7 +176,8 @@ class ModelSection(Section):
     tokenizer: str | None = None
     chat_template: str | None = None
     vision_encoders: Annotated[tuple[VisionEncoderSection, ...], Field(min_length=1)]
-    connector: ConnectorSection = ConnectorSection()
+    connector: AnyConnectorSection = SVASection()
+    connector_weights: str | None = None
     grid_side: Count = 24
     scene_seeds: tuple[Annotated[int, Field(ge=0)], ...] = ()
 
@@ -437,8 +514,15 @@ def _deep_merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, An
     merged = dict(base)
     for key, value in top.items():
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        if both and key == "connector":
+            merged[key] = _of_same_type(merged[key], value)
         merged[key] = _deep_merge(merged[key], value) if both else value
     return merged
+
+
+def _of_same_type(base: Mapping[str, Any], top: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns what stays of a connector under `top`: nothing if that is of another type, whose keys are others."""
+    return {} if "type" in top and top["type"] != base.get("type", "sva") else base
 
 
 def _overridden(values: Any, override: str) -> dict[str, Any]:
@@ -467,11 +551,12 @@ def _replaced(node: Any, names: Sequence[str], value: Any, above: tuple[str, ...
     fields = dict(node or {})
     if above in (("stages",), ("data",)) and name not in fields:
         raise RecipeError(f'unknown key "{where}"{did_you_mean(name, fields)}')
-    fields[name] = _replaced(fields.get(name), rest, value, (*above, name)) if rest else value
-    return fields
+    new = {name: _replaced(fields.get(name), rest, value, (*above, name)) if rest else value}
+    kept = _of_same_type(fields, new) if above == ("model", "connector") else fields
+    return {**kept, **new}
 
 
-FILE_KEYS = (("data", "*", "records"), ("data", "*", "images"))
+FILE_KEYS = (("data", "*", "records"), ("data", "*", "images"), ("model", "connector_weights"))
 FILE_OR_HUB_KEYS = (
     ("model", "language_model", "path"),
     ("model", "tokenizer"),
@@ -520,7 +605,9 @@ def _explained(error: ValidationError, path: Path) -> str:
 
 def _explained_line(item: dict[str, Any]) -> str:
     where = [str(name) for name in item["loc"] if name != "[key]"]
-    key = ".".join(where)
+    key = ".".join(name for name in where if name not in CONNECTOR_SECTIONS)
+    if item["type"] == "union_tag_not_found":
+        return f"{key}.{unknown_type(str(item['input']['type']))}"
     if item["type"] == "extra_forbidden":
         return f'unknown key "{key}"{did_you_mean(where[-1], _field_names(where[:-1]))}'
     if item["type"] == "missing":
@@ -536,7 +623,10 @@ def _field_names(where: Sequence[str]) -> list[str]:
     annotation: Any = Recipe
     for name in where:
         section = _section_in(annotation)
-        annotation = section.model_fields[name].annotation if section else _item_of(annotation)
+        if name in CONNECTOR_SECTIONS:
+            annotation = CONNECTOR_SECTIONS[name]
+        else:
+            annotation = section.model_fields[name].annotation if section else _item_of(annotation)
     section = _section_in(annotation)
     return list(section.model_fields) if section else []
 
