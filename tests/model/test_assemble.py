@@ -170,7 +170,7 @@ def test_pretrained_weights_that_cannot_be_fetched_are_named(language_model, enc
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     bad = spec(language_model, encoder)
     bad["vision_encoders"] = [{"name": "timm:test_vit.r160_in1k", "pretrained": True, "image_side": 160}]
-    with pytest.raises(CheckpointError, match=r"timm:test_vit.r160_in1k: cannot be read as a pretrained timm model"):
+    with pytest.raises(CheckpointError, match=r"timm/test_vit.r160_in1k: not in the hub's cache"):
         assemble({**bad, "connector": {**CONNECTOR, "query_grid_sides": [5]}, "grid_side": 5})
 
 

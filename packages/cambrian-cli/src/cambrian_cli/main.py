@@ -11,8 +11,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cambrian_cli.commands import ask, data, recipes, train
+from cambrian_cli.commands import ask, data, encoders, recipes, train
+from cambrian_cli.commands.convert import convert
 from cambrian_cli.commands.eval import evaluate
+from cambrian_cli.commands.inspect import inspect
 from cambrian_cli.commands.tiny_parts import tiny_parts
 
 EXIT_STATUSES = (
@@ -57,7 +59,10 @@ app.command(epilog=EXIT_STATUSES)(train.pretrain)
 app.command(epilog=EXIT_STATUSES)(train.finetune)
 app.command(epilog=EXIT_STATUSES)(ask.ask)
 app.command("eval", epilog=EXIT_STATUSES)(evaluate)
+app.command(epilog=EXIT_STATUSES)(convert)
+app.command(epilog=EXIT_STATUSES)(inspect)
 app.command("tiny-parts", epilog=EXIT_STATUSES)(tiny_parts)
+app.add_typer(encoders.app)
 app.add_typer(recipes.app)
 app.add_typer(data.app)
 

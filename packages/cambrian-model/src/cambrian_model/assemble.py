@@ -2,19 +2,22 @@
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
+import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from cambrian_model.checkpoints.connector import load_connector
 from cambrian_model.checkpoints.native import locate, reading
 from cambrian_model.config import IMAGE_TOKEN, CambrianConfig
 from cambrian_model.errors import CheckpointError, ConfigError, did_you_mean
 from cambrian_model.model import CambrianForConditionalGeneration
 from cambrian_model.processing.processor import CambrianProcessor
-from cambrian_model.vision.timm_encoder import describe, load_timm_encoder
+from cambrian_model.vision.source import describe, load_encoder
 
 SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim")
 
@@ -25,7 +28,8 @@ def assemble(spec: Mapping[str, Any]) -> tuple[CambrianForConditionalGeneration,
     Args:
         spec: `language_model` ({path: folder or hub id} or {config: {model_type, ...}}), `tokenizer` (folder or hub id;
             default: the language model's), `chat_template` (a name, or null for the tokenizer's own),
-            `vision_encoders` (see `timm_encoder.describe`), `connector` (see `cambrian_model.config`), `grid_side`.
+            `vision_encoders` (see `vision.source.describe`), `connector` (see `cambrian_model.config`),
+            `connector_weights` (a folder with a trained connector; default: fresh ones), `grid_side`.
 
     Raises:
         ConfigError: The parts do not fit together.
@@ -50,9 +54,13 @@ def assemble(spec: Mapping[str, Any]) -> tuple[CambrianForConditionalGeneration,
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     _load_language_model(model, language)
     for encoder, source in zip(model.vision_encoders, sources, strict=True):
-        encoder.load_state_dict(load_timm_encoder(source).state_dict())
-    words = cast(nn.Embedding, model.get_input_embeddings()).weight.detach().float()
-    model.connector.match_size(words.square().mean().sqrt().item())  # differs from the reference: PyTorch's own size
+        encoder.load_state_dict(load_encoder(source).encoder.state_dict())
+    if spec.get("connector_weights"):
+        load_connector(model, Path(spec["connector_weights"]))
+    else:
+        table = cast(nn.Embedding, model.get_input_embeddings())
+        words = table(torch.arange(table.num_embeddings)).detach().float()  # scaled, where the language model does so
+        model.connector.match_size(words.square().mean().sqrt().item())  # differs from the reference: PyTorch's own
     return model, processor
 
 

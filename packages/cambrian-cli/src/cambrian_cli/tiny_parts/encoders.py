@@ -26,7 +26,7 @@ from cambrian_data.images import load_image
 from cambrian_data.places import NUM_STEPS, depth_step, step
 from cambrian_data.scenes.objects import COLOURS, KINDS
 from cambrian_model.config import VisionEncoderConfig
-from cambrian_model.vision.timm_encoder import TimmEncoder, feature_shape
+from cambrian_model.vision import TimmEncoder, feature_shape
 
 Progress = Callable[..., None]
 

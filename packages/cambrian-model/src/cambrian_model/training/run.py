@@ -51,6 +51,7 @@ from cambrian_model.training.state import (
     write_json,
     write_text,
 )
+from cambrian_model.vision.source import identify
 
 
 @dataclass(frozen=True)
@@ -395,7 +396,7 @@ def _wanted_parts(section: ModelSection) -> dict[str, Any]:
     """Returns what a recipe says of its model, by dotted key; what it leaves open is left out."""
     parts: dict[str, Any] = {"grid_side": section.grid_side, "vision_encoders": len(section.vision_encoders)}
     for i, encoder in enumerate(section.vision_encoders):
-        parts[f"vision_encoders.{i}.name"] = encoder.name if ":" in encoder.name else f"timm:{encoder.name}"
+        parts[f"vision_encoders.{i}.name"] = identify(encoder.name)
         given = {key: getattr(encoder, key) for key in ENCODER_KEYS}
         parts |= {f"vision_encoders.{i}.{key}": value for key, value in given.items() if value is not None}
     parts |= {f"connector.{key}": value for key, value in section.connector.model_dump(mode="json").items()}

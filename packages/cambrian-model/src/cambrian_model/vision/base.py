@@ -1,9 +1,13 @@
 """What every vision encoder is: pixels in, visual features on a square grid out."""
 
+from collections.abc import Sequence
+
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from cambrian_model.config import VisionEncoderConfig
+from cambrian_model.errors import ConfigError
 from cambrian_model.image_tokens import resize_grid
 
 
@@ -14,14 +18,27 @@ class VisionEncoder(nn.Module):
         super().__init__()
         self.config = config
 
-    def encode(self, pixels: Float[Tensor, "images 3 side side"]) -> Float[Tensor, "images tokens width"]:
-        """Returns the features on the encoder's own grid, in reading order."""
+    @classmethod
+    def fits(cls, config: VisionEncoderConfig) -> Sequence[VisionEncoderConfig]:
+        """Returns the ways to ask the library for `config.image_side`, the plainest first.
+
+        Raises:
+            ConfigError: The model cannot take this resolution.
+        """
+        return [config]
+
+    def encode(self, pixels: Float[Tensor, "images 3 side side"]) -> list[Float[Tensor, "images _tokens _width"]]:
+        """Returns the features of every chosen level on its own grid, in reading order."""
         raise NotImplementedError
 
     def forward(self, pixels: Float[Tensor, "images 3 side side"]) -> Float[Tensor, "images resized width"]:
-        """Encodes prepared pixels in the encoder's own precision; features are interpolated to `config.grid_side`."""
+        """Encodes prepared pixels in the encoder's own precision.
+
+        Every level is interpolated to `config.grid_side`; several levels are concatenated on channels, in their order.
+        """
         dtype = next((parameter.dtype for parameter in self.parameters()), pixels.dtype)
-        return resize_grid(self.encode(pixels.to(dtype)), self.config.grid_side)
+        levels = [resize_grid(level, self.config.grid_side) for level in self.encode(pixels.to(dtype))]
+        return levels[0] if len(levels) == 1 else torch.cat(levels, dim=-1)
 
     def train(self, mode: bool = True) -> "VisionEncoder":
         """A frozen encoder stays in evaluation mode: batch statistics and drop-path never move."""
@@ -29,3 +46,23 @@ class VisionEncoder(nn.Module):
 
     def restore_buffers(self) -> None:
         """Recomputes buffers that checkpoints do not hold; called after weights were loaded into an empty shell."""
+
+
+def chosen_levels(config: VisionEncoderConfig) -> list[int]:
+    """Returns the feature levels that a configuration names, as they are written.
+
+    Raises:
+        ConfigError: None at all, or one of them twice.
+    """
+    levels = [config.feature_layer] if isinstance(config.feature_layer, int) else list(config.feature_layer)
+    if not levels or len(set(levels)) < len(levels):
+        raise ConfigError(
+            f"vision encoder {config.name}: feature_layer is {levels}; expected one level, or several different ones"
+        )
+    return levels
+
+
+def unsaved_buffers(module: nn.Module) -> dict[str, Tensor]:
+    """Returns the buffers that a state dict leaves out: rotary tables, position indices."""
+    saved = module.state_dict().keys()
+    return {name: buffer for name, buffer in module.named_buffers() if name not in saved}

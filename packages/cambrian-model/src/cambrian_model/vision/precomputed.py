@@ -10,7 +10,7 @@ from cambrian_model.vision.base import VisionEncoder
 class PrecomputedEncoder(VisionEncoder):
     """Stands for a frozen encoder whose saved features are passed to `forward` as `vision_features`."""
 
-    def encode(self, pixels: Float[Tensor, "images 3 side side"]) -> Float[Tensor, "images tokens width"]:
+    def encode(self, pixels: Float[Tensor, "images 3 side side"]) -> list[Float[Tensor, "images _tokens _width"]]:
         """Always fails: there is nothing to run.
 
         Raises:
