@@ -42,4 +42,4 @@ def test_the_hook_is_in_place():
     from cambrian_model.connectors.sva import SVAConnector
 
     with pytest.raises(TypeCheckError):
-        SVAConnector.forward(None, [torch.ones(2)], [[1, 1]])  # type: ignore[arg-type]
+        SVAConnector.connect(None, [torch.ones(2)], [[1, 1]])  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from cambrian_model.connectors import Connector, ResamplerConnector, build_conne
 from cambrian_model.connectors.ldp_v2 import LDPv2Connector
 from cambrian_model.connectors.resampler import ResamplerLayer, cell_positions
 from cambrian_model.errors import ConfigError, RecipeError, TrainingError
-from cambrian_model.image_tokens import token_layout, visible_mask
+from cambrian_model.image_tokens import visible_mask
 from cambrian_model.training import load_recipe, train
 from cambrian_model.training.metrics import read_metrics
 from cambrian_model.training.recipe import Recipe
@@ -64,7 +64,7 @@ def features(name: str, images: int, seed: int = 1) -> list[torch.Tensor]:
 @each
 @torch.no_grad()
 def test_every_picture_gives_one_token_per_cell(name):
-    cells = connector(name)(features(name, 3), SIZES).cells
+    cells = connector(name).connect(features(name, 3), SIZES).cells
     assert cells.shape == (3, CELLS, DIM)
     assert (cells.std(dim=1) > 0).all()
 
@@ -73,12 +73,12 @@ def test_every_picture_gives_one_token_per_cell(name):
 @torch.no_grad()
 def test_a_picture_does_not_depend_on_the_others_nor_on_its_place_among_them(name):
     build, given, order = connector(name).train(), features(name, 3), [2, 0, 1]
-    together = build(given, SIZES).cells
+    together = build.connect(given, SIZES).cells
     # 1e-5: the same sums, blocked otherwise for another number of rows
-    permuted = build([x[order] for x in given], [SIZES[i] for i in order]).cells
+    permuted = build.connect([x[order] for x in given], [SIZES[i] for i in order]).cells
     torch.testing.assert_close(permuted, together[order], atol=1e-5, rtol=0)
     for i, size in enumerate(SIZES):
-        alone = build([x[i : i + 1] for x in given], [size]).cells
+        alone = build.connect([x[i : i + 1] for x in given], [size]).cells
         torch.testing.assert_close(alone, together[i : i + 1], atol=1e-5, rtol=0)
 
 
@@ -86,12 +86,12 @@ def test_a_picture_does_not_depend_on_the_others_nor_on_its_place_among_them(nam
 @torch.no_grad()
 def test_pictures_of_any_shape_give_finite_tokens(name):
     sizes = [(1, 5000), (5000, 1), (1, 1), (336, 337)]
-    assert connector(name)(features(name, 4), sizes).cells.isfinite().all()
+    assert connector(name).connect(features(name, 4), sizes).cells.isfinite().all()
 
 
 def loss(build: Connector, given: list[torch.Tensor], sizes: list[tuple[int, int]]) -> torch.Tensor:
     """A number that depends on every token that the language model would see, newlines included."""
-    tokens = build.lay_out(build(given, sizes).cells, token_layout(sizes, GRID_SIDE))
+    tokens = build(given, sizes).tokens
     return (tokens * torch.randn(tokens.shape, generator=torch.Generator().manual_seed(2))).sum()
 
 
@@ -105,7 +105,7 @@ def test_gradients_reach_every_parameter(name):
 @each
 def test_no_pictures_give_no_tokens_and_gradients_of_zero(name):
     build, given = connector(name), [x.requires_grad_() for x in features(name, 0)]
-    assert build(given, []).cells.shape == (0, CELLS, DIM)
+    assert build.connect(given, []).cells.shape == (0, CELLS, DIM)
     loss(build, given, []).backward()
     assert [n for n, p in build.named_parameters() if p.grad is None or p.grad.any()] == []
     assert all(x.grad is not None for x in given)
@@ -115,8 +115,8 @@ def test_no_pictures_give_no_tokens_and_gradients_of_zero(name):
 @torch.no_grad()
 def test_half_precision_gives_the_same_tokens_roughly(name):
     build, given = connector(name), features(name, 3)
-    exact = build(given, SIZES).cells
-    half = copy.deepcopy(build).bfloat16()([x.bfloat16() for x in given], SIZES).cells
+    exact = build.connect(given, SIZES).cells
+    half = copy.deepcopy(build).bfloat16().connect([x.bfloat16() for x in given], SIZES).cells
     assert half.dtype == torch.bfloat16
     # 3 %: bfloat16 keeps eight bits, and at most a dozen products follow each other
     assert (half.float() - exact).square().mean().sqrt() < 0.03 * exact.std()
@@ -128,7 +128,7 @@ def test_a_fresh_connector_speaks_at_the_size_asked_for(name):
     build = connector(name)
     build.match_size(0.3)
     torch.testing.assert_close(build.newline.square().mean().sqrt().item(), 0.3)
-    cells = build(features(name, 8), [(33, 33)] * 8).cells
+    cells = build.connect(features(name, 8), [(33, 33)] * 8).cells
     size = cells.std(dim=(0, 1)).square().mean().sqrt().item()
     # a fifth: it was measured on four other random pictures
     assert size == pytest.approx(1.0 if build.output_layer is None else 0.3, rel=0.2)
@@ -142,7 +142,7 @@ def test_a_connector_has_no_state_but_its_parameters(name):
     shell = shell.to_empty(device="cpu")
     shell.load_state_dict(connector(name).state_dict())
     given = features(name, 3)
-    assert torch.equal(shell(given, SIZES).cells, connector(name)(given, SIZES).cells)
+    assert torch.equal(shell.connect(given, SIZES).cells, connector(name).connect(given, SIZES).cells)
 
 
 # --- padding
@@ -157,9 +157,9 @@ def with_garbage(given: list[torch.Tensor], sizes: list[tuple[int, int]]) -> lis
 @torch.no_grad()
 def test_a_resampler_does_not_see_padding():
     build, given = connector("resampler"), features("resampler", 3)
-    tokens = build(given, SIZES).cells
+    tokens = build.connect(given, SIZES).cells
     # 1e-5: nothing but the order of sums may differ
-    torch.testing.assert_close(build(with_garbage(given, SIZES), SIZES).cells, tokens, atol=1e-5, rtol=0)
+    torch.testing.assert_close(build.connect(with_garbage(given, SIZES), SIZES).cells, tokens, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
@@ -179,8 +179,8 @@ def test_a_resampler_layer_equals_attention_over_what_is_visible_alone():
 @torch.no_grad()
 def test_pooling_connectors_see_padding_as_their_originals_do(name):
     build, given = connector(name), features(name, 3)
-    tokens = build(given, SIZES).cells
-    changed = build(with_garbage(given, SIZES), SIZES).cells - tokens
+    tokens = build.connect(given, SIZES).cells
+    changed = build.connect(with_garbage(given, SIZES), SIZES).cells - tokens
     visible = visible_mask(SIZES, GRID_SIDE).flatten(1)
     assert changed[visible].abs().max() > tokens.std()
     torch.testing.assert_close(changed[2], torch.zeros(CELLS, DIM))  # a square picture has no padding
@@ -206,10 +206,10 @@ def test_a_resampler_tells_encoders_and_places_apart():
     assert isinstance(build, ResamplerConnector)
     given = features("resampler", 1)
     moved = [given[0].roll(7, dims=1), given[1]]
-    assert not torch.allclose(build(given, [(33, 33)]).cells, build(moved, [(33, 33)]).cells, atol=1e-3)
-    before = build(given, [(33, 33)]).cells
+    assert not torch.allclose(build.connect(given, [(33, 33)]).cells, build.connect(moved, [(33, 33)]).cells, atol=1e-3)
+    before = build.connect(given, [(33, 33)]).cells
     build.encoder_embeddings.mul_(-50)
-    assert not torch.allclose(build(given, [(33, 33)]).cells, before, atol=1e-3)
+    assert not torch.allclose(build.connect(given, [(33, 33)]).cells, before, atol=1e-3)
 
 
 @torch.no_grad()
@@ -227,17 +227,21 @@ def test_ldp_averages_what_falls_into_a_cell_and_adds_a_convolution_per_channel(
         for column in range(3):
             expected = expected + averages[:, row : row + 4, column : column + 4] * kernel[:, row, column]
     # 1e-5: the same sums in another order
-    torch.testing.assert_close(build(given, SIZES[:2]).cells, expected.flatten(1, 2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(build.connect(given, SIZES[:2]).cells, expected.flatten(1, 2), atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
 def test_a_c_abstractor_knows_places_and_keeps_them():
     build = connector("c_abstractor")
     alike = [x[:, :1].expand(-1, 49, -1) for x in features("c_abstractor", 1)]
-    assert build(alike, [(33, 33)]).cells.std(dim=1).max() > 1e-3  # positions and borders differ, if nothing else does
+    assert (
+        build.connect(alike, [(33, 33)]).cells.std(dim=1).max() > 1e-3
+    )  # positions and borders differ, if nothing else does
     changed = [x.clone() for x in alike]
     changed[0][:, 0] += 5  # the upper left corner
-    difference = (build(changed, [(33, 33)]).cells - build(alike, [(33, 33)]).cells).norm(dim=-1).reshape(4, 4)
+    difference = (
+        (build.connect(changed, [(33, 33)]).cells - build.connect(alike, [(33, 33)]).cells).norm(dim=-1).reshape(4, 4)
+    )
     assert difference[0, 0] == difference.max() > 2 * difference[3, 3]
 
 
@@ -250,7 +254,7 @@ def test_projectors_have_as_many_layers_as_their_name_says(name, depth):
     x = torch.cat(given := features("linear", 2), dim=-1)
     for i, layer in enumerate(layers):
         x = layer(functional.gelu(x) if i else x)
-    torch.testing.assert_close(build(given, SIZES[:2]).cells, x)
+    torch.testing.assert_close(build.connect(given, SIZES[:2]).cells, x)
 
 
 # --- whole models

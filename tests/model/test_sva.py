@@ -164,7 +164,7 @@ def test_autocast_computes_in_low_precision_near_float32(attention):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = block(queries, context)
     output.float().sum().backward()
-    assert all(leaf.grad.isfinite().all() for leaf in leaves)
+    assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in leaves)
     assert (output - expected).square().mean().sqrt() < 0.02 * expected.square().mean().sqrt()  # as for bfloat16
 
 
@@ -195,7 +195,7 @@ SIZES = [(30, 30), (10, 50), (60, 20)]
 @pytest.mark.parametrize("sides", [[6], [6, 3], [2, 3, 6], [1]])
 def test_every_number_of_groups_ends_on_the_final_grid(attention, sides):
     connector = new_connector(grid_config(attention, sides, depth=2))
-    cells, context = connector(new_features(3), SIZES)
+    cells, context = connector.connect(new_features(3), SIZES)
     assert cells.shape == (3, 36, 48)
     assert context is None
     assert all(p.grad is None for p in connector.parameters())
@@ -207,11 +207,11 @@ def test_every_number_of_groups_ends_on_the_final_grid(attention, sides):
 def test_a_picture_is_aggregated_alike_in_any_company_and_order(attention):
     connector = new_connector(grid_config(attention, [6, 3], in_llm={"start": 0, "stride": 1, "count": 1}))
     features, order = new_features(3), torch.tensor([2, 0, 1])
-    cells, context = connector(features, SIZES)
-    permuted, _ = connector([x[order] for x in features], [SIZES[i] for i in order])
+    cells, context = connector.connect(features, SIZES)
+    permuted, _ = connector.connect([x[order] for x in features], [SIZES[i] for i in order])
     torch.testing.assert_close(permuted, cells[order], atol=1e-6, rtol=1e-6)  # batched products, other order
     for i in range(3):
-        alone, _ = connector([x[i : i + 1] for x in features], SIZES[i : i + 1])
+        alone, _ = connector.connect([x[i : i + 1] for x in features], SIZES[i : i + 1])
         torch.testing.assert_close(alone[0], cells[i], atol=1e-6, rtol=1e-6)
     assert context is not None
     assert [x.shape for x in context.features] == [(108, 1, WIDTH), (108, 4, WIDTH), (108, 9, WIDTH)]
@@ -220,12 +220,12 @@ def test_a_picture_is_aggregated_alike_in_any_company_and_order(attention):
 def test_features_that_only_padding_shows_do_not_reach_visible_cells():
     connector = new_connector(grid_config("joint", [6]))
     features = new_features(1)
-    before, _ = connector(features, [(10, 50)])  # rows 2 and 3 of 6 show the picture
+    before, _ = connector.connect(features, [(10, 50)])  # rows 2 and 3 of 6 show the picture
     # The summary is the mean of the first encoder over the whole square, as in the original: leave that one alone.
     for x, side in zip(features[1:], (12, 18), strict=True):
         grid = x.view(side, side, -1)
         grid[: side // 3] = grid[-side // 3 :] = 1e3
-    after, _ = connector(features, [(10, 50)])
+    after, _ = connector.connect(features, [(10, 50)])
     visible = slice(2 * 6, 4 * 6)
     torch.testing.assert_close(after[0, visible], before[0, visible], atol=1e-5, rtol=0)
     assert not torch.allclose(after[0, :12], before[0, :12])
@@ -233,10 +233,11 @@ def test_features_that_only_padding_shows_do_not_reach_visible_cells():
 
 def test_no_pictures_give_no_cells_and_zero_gradients():
     connector = new_connector(grid_config("joint", [6, 3]))
-    cells, _ = connector(new_features(0), [])
+    cells, _ = connector.connect(new_features(0), [])
     assert cells.shape == (0, 36, 48)
     cells.sum().backward()
-    assert all(not p.grad.any() for name, p in connector.named_parameters() if name != "newline")
+    grads = [p.grad for name, p in connector.named_parameters() if name != "newline"]
+    assert all(grad is not None and not grad.any() for grad in grads)
 
 
 COMPILE = """

@@ -3,6 +3,8 @@
 Written from the paper and from the recorded parameters' names; it computes with the parameters of one of our blocks.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -20,12 +22,13 @@ def plain_block(block: SVABlock, queries: Tensor, context: VisualContext) -> Ten
     if block.attention is not None:
         gathered = plain_attention(block.attention, hidden, list(context.features), list(context.masks))
     else:
+        encoders = cast(nn.ModuleList, block.per_encoder)
         parts = [
             plain_attention(encoder, hidden, [x], [mask]) if isinstance(encoder, WindowAttention) else encoder(x[:, 0])
-            for encoder, x, mask in zip(block.per_encoder, context.features, context.masks, strict=True)
+            for encoder, x, mask in zip(encoders, context.features, context.masks, strict=True)
         ]
         weights = block.weighting(both).softmax(-1) if block.weighting is not None else torch.ones(len(queries), 1)
-        gathered = sum(weights[:, i : i + 1] * part for i, part in enumerate(parts))
+        gathered = torch.stack([weights[:, i : i + 1] * part for i, part in enumerate(parts)]).sum(0)
     return queries + block.proj_out(block.norm(hidden + gathered))
 
 

@@ -4,23 +4,26 @@ Reads like the paper's figure. Image tokens are found by their id, never by a fi
 sample, each of any size; padding of a picture never reaches the language model.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers import AutoModelForCausalLM, GenerationConfig, GenerationMixin, PreTrainedModel
+from transformers.utils import ModelOutput
 
 from cambrian_model.checkpoints.native import check_is_cambrian, reading
 from cambrian_model.config import CambrianConfig
 from cambrian_model.connectors import VisualContext, build_connector
 from cambrian_model.connectors.sva import SVABlock, in_llm_block
 from cambrian_model.errors import CheckpointError, PromptError
-from cambrian_model.image_tokens import token_layout
-from cambrian_model.language.aggregation import TokenContext, add_sva_blocks
+from cambrian_model.language.adapters import BLOCK, linear_layers, refuse_adapters
+from cambrian_model.language.aggregation import TokenContext, add_sva_blocks, decoder_layers
+from cambrian_model.language.placement import image_positions, share_pictures
+from cambrian_model.offloading import load_whole
 from cambrian_model.processing.sample import IGNORED_LABEL
 from cambrian_model.vision import VisionEncoder, build_vision_encoder
 
@@ -42,6 +45,11 @@ class ImageFeatures(NamedTuple):
     token_slots: Int[Tensor, " queries"]
     context: VisualContext | None = None
 
+    @property
+    def lengths(self) -> list[int]:
+        """Image tokens of each picture."""
+        return [len(tokens) for tokens in self.pooler_output]
+
 
 class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
     """A language model that sees through several vision encoders."""
@@ -52,7 +60,6 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
     input_modalities = ("image", "text")
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
-    _no_split_modules = ("SVABlock", "TimmEncoder")
     _skip_keys_device_placement = ("past_key_values",)
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -65,9 +72,19 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.vision_encoders = nn.ModuleList(build_vision_encoder(encoder) for encoder in config.encoders)
         self.connector = build_connector(config)
         self.language_model = AutoModelForCausalLM.from_config(config.get_text_config())
-        self._add_in_llm_blocks()
+        self.in_llm_layers = config.in_llm_layers
+        if self.in_llm_layers:
+            self._add_in_llm_blocks()
+        self._no_split_modules = {type(module).__name__ for module in self._whole_modules()}
         _mark_initialised(self.vision_encoders, self.connector)
         self.post_init()
+
+    def _whole_modules(self) -> list[nn.Module]:
+        """Modules that use parameters beside their children's, and so must lie on one device."""
+        return [self.connector, *self.vision_encoders, *self._layers_with_blocks()]
+
+    def _layers_with_blocks(self) -> Iterable[nn.Module]:
+        return decoder_layers(self.language_model) if self.in_llm_layers else ()
 
     def _add_in_llm_blocks(self) -> None:
         def build_block() -> SVABlock:
@@ -77,7 +94,7 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
             _mark_initialised(block)
             return block
 
-        add_sva_blocks(self.language_model, self.config.in_llm_layers, build_block)
+        add_sva_blocks(self.language_model, self.in_llm_layers, build_block)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -99,6 +116,7 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
         for encoder in model.encoders:
             encoder.restore_buffers()
         _align(model)
+        load_whole(model._whole_modules())
         return (model, info) if wants_info else model
 
     @property
@@ -125,6 +143,26 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def get_decoder(self) -> nn.Module:
         """Returns the decoder of the language model."""
         return self.language_model.get_decoder()
+
+    def lora_target_modules(self, *names: str) -> str:
+        """Returns peft's `target_modules` for adapters on the language model's linear layers, and on nothing else.
+
+        Args:
+            names: Which of them, such as "q_proj"; all but the head if none is named. A plain list of names would also
+                hit vision encoders and SVA blocks, whose layers share them.
+
+        Raises:
+            ConfigError: The language model has no linear layer of a name.
+        """
+        return linear_layers(self.language_model, self.get_output_embeddings(), names)
+
+    def _sva_blocks(self) -> Iterator[tuple[str, nn.Module]]:
+        for name, module in self.connector.named_modules():
+            if isinstance(module, SVABlock):
+                yield f"connector.{name}", module
+        for index, layer in enumerate(self._layers_with_blocks()):
+            if (block := getattr(layer, BLOCK)) is not None:
+                yield f"decoder layer {index}: {BLOCK}", block
 
     def encode_images(
         self, pixel_values: Sequence[Float[Tensor, "images 3 _side _side"]]
@@ -158,16 +196,14 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
         Raises:
             PromptError: Encoders, pictures and sizes do not agree in number.
+            ConfigError: An adapter of peft sits inside an SVA block.
         """
+        refuse_adapters(self._sva_blocks())
         features = self._checked_features(pixel_values, image_sizes, vision_features)
         sizes = image_sizes.tolist() if image_sizes is not None else []
         dtype = self.connector.newline.dtype
-        cells, context = self.connector([x.to(dtype) for x in features], sizes)
-        layout = token_layout(sizes, self.config.grid_side)
-        tokens = self.connector.lay_out(cells, layout)
-        if context is not None:
-            context = context.select(layout.cells.to(tokens.device))
-        return ImageFeatures(tokens, split_tokens(tokens, layout.lengths), layout.slots.to(tokens.device), context)
+        tokens, layout, context = self.connector([x.to(dtype) for x in features], sizes)
+        return ImageFeatures(tokens, split_tokens(tokens, layout.lengths), layout.slots, context)
 
     def _checked_features(
         self,
@@ -197,7 +233,7 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def forward(
         self,
         input_ids: Int[Tensor, "batch sequence"] | None = None,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | dict[str, Tensor] | None = None,
         position_ids: Tensor | None = None,
         past_key_values: Any = None,
         inputs_embeds: Tensor | None = None,
@@ -210,14 +246,14 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
-    ) -> CausalLMOutputWithPast:
+    ) -> ModelOutput:
         """Predicts the next token of every position.
 
         Args:
             input_ids: Token ids; every image token of a picture carries `config.image_token_id`, in the order of the
                 pictures, exactly as many as `image_tokens.num_image_tokens` says.
-            attention_mask: 1 for tokens, 0 for padding. Packed rows pass none: `position_ids` that restart tell the
-                samples apart.
+            attention_mask: 1 for tokens, 0 for padding; or what transformers makes of that for a static cache. Packed
+                rows pass none: `position_ids` that restart tell the samples apart.
             position_ids: Positions, restarting with every packed sample.
             past_key_values: Cache of earlier tokens.
             inputs_embeds: Embeddings instead of `input_ids`, pictures already spliced in.
@@ -237,15 +273,17 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         if use_cache is None and (self.training or labels is not None):
             use_cache = False
-        context = None
-        if inputs_embeds is None:
-            if input_ids is None:
-                raise PromptError("neither input_ids nor inputs_embeds is given; pass one of them")
-            images = (mm_encoder_outputs or {}).get("image")
+        images = (mm_encoder_outputs or {}).get("image")
+        if inputs_embeds is not None:
+            self._check_embeds_alone(input_ids, images, pixel_values, vision_features)
+        elif input_ids is None:
+            raise PromptError("neither input_ids nor inputs_embeds is given; pass one of them")
+        else:
             if images is None and self._needs_images(pixel_values, vision_features):
                 images = self.get_image_features(pixel_values, image_sizes, vision_features)
-            is_prefill = past_key_values is None or past_key_values.get_seq_length() == 0
-            inputs_embeds, context = self._splice(input_ids, images, is_prefill)
+            inputs_embeds, context = self._splice(input_ids, images, _is_decoding(input_ids, past_key_values))
+            if self.in_llm_layers:
+                kwargs["vision_context"] = context
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -253,37 +291,40 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
             past_key_values=past_key_values,
             use_cache=use_cache,
             logits_to_keep=logits_to_keep,
-            vision_context=context,
             **kwargs,
         )
         if labels is not None:
             outputs.loss = token_loss(outputs.logits, labels, num_items_in_batch)
+            if (balance := getattr(outputs, "aux_loss", None)) is not None:  # of experts, if the configuration asks
+                weight = self.config.get_text_config().router_aux_loss_coef
+                outputs.loss = outputs.loss + weight * balance.to(outputs.loss.device)
         return outputs
 
     def _needs_images(self, *given: Any) -> bool:
         # In training the connector always runs, on nothing if need be, so that every rank reduces the same gradients.
         return self.training or any(x is not None for x in given)
 
+    def _check_embeds_alone(self, *others: Any) -> None:
+        if any(x is not None for x in others):
+            raise PromptError(
+                "inputs_embeds come with input_ids or pictures; image tokens are found in input_ids, so pass input_ids "
+                "and pictures, or inputs_embeds alone (SVA blocks inside the language model then see nothing)"
+            )
+
     def _splice(
-        self, input_ids: Tensor, images: ImageFeatures | None, is_prefill: bool
+        self, input_ids: Tensor, images: ImageFeatures | None, is_decoding: bool
     ) -> tuple[Tensor, TokenContext | None]:
         is_image = input_ids == self.config.image_token_id
         embeds = self.get_input_embeddings()(input_ids.masked_fill(is_image, 0))
-        if images is None and not is_prefill:
+        if images is None and is_decoding:
             return embeds, None
-        positions = is_image.flatten().nonzero().squeeze(1)
-        num_pictures, num_tokens = (len(images.pooler_output), len(images.tokens)) if images is not None else (0, 0)
-        if len(positions) != num_tokens:
-            raise PromptError(
-                f"{len(positions)} image tokens in input_ids, but {num_pictures} pictures fill {num_tokens}; "
-                "let the processor expand <image>, and pass every picture once"
-            )
+        positions = image_positions(is_image, images.lengths if images is not None else [])
         if images is None:
             return embeds, None
-        embeds = embeds.flatten(0, 1).index_copy(0, positions, images.tokens.to(embeds.dtype)).view_as(embeds)
+        embeds = embeds.flatten(0, 1).index_copy(0, positions, images.tokens.to(embeds)).view_as(embeds)
         if images.context is None:
             return embeds, None
-        return embeds, TokenContext(images.context, positions.index_select(0, images.token_slots))
+        return embeds, TokenContext(images.context, positions.index_select(0, images.token_slots.to(positions.device)))
 
     def _prepare_multimodal_encoder_kwargs_for_generation(self, model_kwargs: dict[str, Any]) -> dict[str, Any]:
         """Encodes the pictures once per `generate`; transformers' own would overlook saved features."""
@@ -292,6 +333,21 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if given:
             model_kwargs["mm_encoder_outputs"] = {"image": self.get_image_features(**given)}
         return model_kwargs
+
+    def _prefill(
+        self, input_ids: Tensor, generation_config: GenerationConfig, *args: Any, **kwargs: Any
+    ) -> ModelOutput:
+        """Fills the cache with the prompt.
+
+        Raises:
+            PromptError: In chunks: transformers would cut pictures, and know nothing of what the SVA blocks see.
+        """
+        if generation_config.prefill_chunk_size is not None:
+            raise PromptError(
+                f"prefill_chunk_size is {generation_config.prefill_chunk_size}, but a prompt with pictures is filled "
+                "whole; leave it out"
+            )
+        return super()._prefill(input_ids, generation_config, *args, **kwargs)
 
     def _expand_multimodal_outputs(
         self,
@@ -304,31 +360,25 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
         images = mm_encoder_output.get("image")
         if images is None or not images.pooler_output:
             return mm_encoder_output
-        lengths = [len(tokens) for tokens in images.pooler_output]
-        order: list[int] = []
-        first = 0
-        for wanted in (input_ids == self.config.image_token_id).sum(-1).tolist():
-            last, filled = first, 0
-            while filled < wanted and last < len(lengths):
-                filled += lengths[last]
-                last += 1
-            order += list(range(first, last)) * expand_size
-            first = last
+        rows = share_pictures((input_ids == self.config.image_token_id).sum(-1).tolist(), images.lengths)
+        order = [picture for pictures in rows for picture in list(pictures) * expand_size]
         return {**mm_encoder_output, "image": _select_images(images, order)}
 
 
+def _is_decoding(input_ids: Tensor, cache: Any) -> bool:
+    """Tells a decoding step, which holds no image tokens, without asking the device how long the cache is."""
+    return cache is not None and input_ids.shape[1] == 1 and cache.is_initialized
+
+
 def _select_images(images: ImageFeatures, order: Sequence[int]) -> ImageFeatures:
-    lengths = [len(tokens) for tokens in images.pooler_output]
-    starts = [sum(lengths[:i]) for i in range(len(lengths) + 1)]
-    queries, slots, owners, first = [], [], [], 0
-    for new, image in enumerate(order):
-        inside = (images.token_slots >= starts[image]) & (images.token_slots < starts[image + 1])
-        queries.append(inside.nonzero().squeeze(1))
-        slots.append(images.token_slots[queries[-1]] - starts[image] + first)
-        owners.append(torch.full_like(queries[-1], new))
-        first += lengths[image]
+    starts = torch.tensor(list(accumulate(images.lengths, initial=0)), device=images.token_slots.device)
+    bounds = torch.searchsorted(images.token_slots, starts).tolist()  # of each picture's queries
+    queries = [torch.arange(bounds[i], bounds[i + 1], device=starts.device) for i in order]
+    new_starts = accumulate((images.lengths[i] for i in order), initial=0)
+    slots = [images.token_slots[q] - starts[i] + start for q, i, start in zip(queries, order, new_starts, strict=False)]
     context = images.context
     if context is not None:
+        owners = [torch.full_like(q, new) for new, q in enumerate(queries)]
         summary = context.summary[list(order)]
         context = context.select(torch.cat(queries))._replace(summary=summary, image_of_query=torch.cat(owners))
     tokens = [images.pooler_output[i] for i in order]

@@ -1,6 +1,7 @@
-"""What every connector is: the features of all encoders in, one token per cell of the grid out.
+"""What every connector is: the features of all encoders in, the image tokens of all pictures out.
 
-Newline tokens belong to every connector, and one place lays the visible cells of all pictures end to end.
+A connector makes one token per cell of the grid; here, for all of them, the visible cells are laid end to end and every
+row is closed by the newline token.
 """
 
 from collections.abc import Sequence
@@ -12,11 +13,11 @@ from torch import Tensor, nn
 
 from cambrian_model.config import CambrianConfig
 from cambrian_model.connectors.visual_context import VisualContext
-from cambrian_model.image_tokens import TokenLayout
+from cambrian_model.image_tokens import TokenLayout, token_layout
 
 
 class Connected(NamedTuple):
-    """What a connector makes of pictures.
+    """What a connector makes of every cell.
 
     Attributes:
         cells: One token per cell of the final grid, padding included, newlines not.
@@ -27,8 +28,22 @@ class Connected(NamedTuple):
     context: VisualContext | None = None
 
 
+class ImageTokens(NamedTuple):
+    """The image tokens of pictures.
+
+    Attributes:
+        tokens: Those of all pictures, end to end, newlines included.
+        layout: Which cells they show.
+        context: What SVA blocks inside the language model see, one query per visible cell; None without such blocks.
+    """
+
+    tokens: Float[Tensor, "tokens dim"]
+    layout: TokenLayout
+    context: VisualContext | None = None
+
+
 class Connector(nn.Module):
-    """Base of the connectors. A subclass implements `forward` and `output_layer`, and sets `newline`."""
+    """Base of the connectors. A subclass implements `connect` and `output_layer`, and sets `newline`."""
 
     newline: nn.Parameter
 
@@ -39,8 +54,19 @@ class Connector(nn.Module):
 
     def forward(
         self, features: Sequence[Float[Tensor, "images _tokens _width"]], image_sizes: Sequence[Sequence[int]]
+    ) -> ImageTokens:
+        """Turns the features of every encoder, of pictures of `image_sizes` (height, width), into image tokens."""
+        cells, context = self.connect(features, image_sizes)
+        layout = token_layout(image_sizes, self.grid_side)
+        layout = layout._replace(cells=layout.cells.to(cells.device), slots=layout.slots.to(cells.device))
+        tokens = self.newline.to(cells.dtype).expand(sum(layout.lengths), -1)
+        tokens = tokens.index_copy(0, layout.slots, cells.flatten(0, 1).index_select(0, layout.cells))
+        return ImageTokens(tokens, layout, context.select(layout.cells) if context is not None else None)
+
+    def connect(
+        self, features: Sequence[Float[Tensor, "images _tokens _width"]], image_sizes: Sequence[Sequence[int]]
     ) -> Connected:
-        """Turns the features of every encoder, of pictures of `image_sizes` (height, width), into cells."""
+        """Makes one token per cell."""
         raise NotImplementedError
 
     @property
@@ -61,17 +87,11 @@ class Connector(nn.Module):
         if self.output_layer is not None:
             device, dtype = self.newline.device, self.newline.dtype
             features = [torch.randn(4, count, dim, device=device, dtype=dtype) for count, dim in self.feature_shapes]
-            tokens = self(features, [(1, 1)] * 4).cells
+            tokens = self.connect(features, [(1, 1)] * 4).cells
             self.output_layer.weight.mul_(size / tokens.std(dim=(0, 1)).square().mean().sqrt())
             if self.output_layer.bias is not None:
                 self.output_layer.bias.zero_()
         self.newline.mul_(size / self.newline.square().mean().sqrt())
-
-    def lay_out(self, cells: Float[Tensor, "images cells dim"], layout: TokenLayout) -> Float[Tensor, "tokens dim"]:
-        """Lays the visible cells of all pictures end to end, every row closed by the newline token."""
-        tokens = self.newline.to(cells.dtype).expand(sum(layout.lengths), -1)
-        visible = cells.flatten(0, 1).index_select(0, layout.cells.to(cells.device))
-        return tokens.index_copy(0, layout.slots.to(cells.device), visible)
 
 
 def new_newline(dim: int) -> nn.Parameter:

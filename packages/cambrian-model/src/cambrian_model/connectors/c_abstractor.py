@@ -51,7 +51,7 @@ class CAbstractorConnector(Connector):
         """The last linear layer."""
         return cast(nn.Linear, self.output[-1])
 
-    def forward(
+    def connect(
         self, features: Sequence[Float[Tensor, "images _tokens _width"]], image_sizes: Sequence[Sequence[int]]
     ) -> Connected:
         """Abstracts the features of all encoders together."""

@@ -34,7 +34,7 @@ class LDPv2Connector(Connector):
         """The last linear layer; pooling and convolution keep its scale."""
         return cast(nn.Linear, self.output[-1])
 
-    def forward(
+    def connect(
         self, features: Sequence[Float[Tensor, "images _tokens _width"]], image_sizes: Sequence[Sequence[int]]
     ) -> Connected:
         """Projects every feature, then averages those that fall into one cell."""

@@ -39,7 +39,7 @@ class MLPConnector(Connector):
         """The last linear layer; the identity has none."""
         return next((layer for layer in reversed(self.output) if isinstance(layer, nn.Linear)), None)
 
-    def forward(
+    def connect(
         self, features: Sequence[Float[Tensor, "images _tokens _width"]], image_sizes: Sequence[Sequence[int]]
     ) -> Connected:
         """Projects every cell, padding included."""

@@ -85,7 +85,7 @@ class ResamplerConnector(Connector):
         """The projection to the language model's width."""
         return self.output
 
-    def forward(
+    def connect(
         self, features: Sequence[Float[Tensor, "images _tokens _width"]], image_sizes: Sequence[Sequence[int]]
     ) -> Connected:
         """Lets every query look at all features that show its picture."""

@@ -126,7 +126,7 @@ class SVAConnector(Connector):
         """The last linear layer."""
         return cast(nn.Linear, self.output[-1])
 
-    def forward(
+    def connect(
         self, features: Sequence[Float[Tensor, "images _tokens _width"]], image_sizes: Sequence[Sequence[int]]
     ) -> Connected:
         """Aggregates every encoder's window into each query; all groups end on the final grid."""
