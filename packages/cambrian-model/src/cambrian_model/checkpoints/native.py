@@ -11,9 +11,11 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from cambrian_model.checkpoints.released import MODEL_TYPES
 from cambrian_model.errors import CambrianModelError, CheckpointError
 
 MODEL_TYPE = "cambrian"
+CONNECTOR_FILE = "connector.safetensors"  # a connector by itself, as stage 1 trains it
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -63,6 +65,9 @@ def check_is_cambrian(source: str | Path) -> None:
         values = json.loads(file.read_text(encoding="utf-8"))
     model_type = values.get("model_type") if isinstance(values, dict) else None
     if model_type != MODEL_TYPE:
+        advice = "`cambrian convert` makes ours of it" if model_type in MODEL_TYPES else "this is another kind of model"
+        raise CheckpointError(f'{file}: model_type is "{model_type}", expected "{MODEL_TYPE}"; {advice}')
+    if (folder / CONNECTOR_FILE).is_file():
         raise CheckpointError(
-            f'{file}: model_type is "{model_type}", expected "{MODEL_TYPE}"; this is another kind of model'
+            f"{source}: holds a connector alone; name it as model.connector_weights in a recipe, which says the rest"
         )
