@@ -1,8 +1,9 @@
 """What absorbed projections save: an SVA block beside the same block that projects every feature.
 
-Both compute with the same parameters on the same pictures, in turn, in one process, and must agree. Prints the time of
-forward and of forward with backward as ratios of every round, their median and its 95 % interval from resampled rounds;
-and the bytes that each keeps for its backward pass, without parameters and inputs, and with the inputs.
+Both compute with the same parameters on the same pictures, in turn, in one process, and must agree. A turn is a few
+calls, as in training, of which the median counts: the first one still finds the memory as the other left it. Prints the
+time of forward and of forward with backward as ratios of every round, their median and its 95 % interval from resampled
+rounds; and the bytes that each keeps for its backward pass, without parameters and inputs, and with the inputs.
 
     uv run python -m benchmarks.sva --rounds 15 --threads 2
 """
@@ -59,13 +60,16 @@ def steps_of(compute: Callable[..., Tensor], block: SVABlock, queries: Tensor, c
     return [forward, both]
 
 
-def time_of(step: Step, device: str) -> float:
-    """Times one call in seconds."""
-    start = time.perf_counter()
-    step()
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+def time_of(step: Step, calls: int, device: str) -> float:
+    """Times a turn of calls and returns the median of one, in seconds."""
+    times = []
+    for _ in range(calls):
+        start = time.perf_counter()
+        step()
+        if device != "cpu":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
 
 
 def saved_bytes(compute: Callable[..., Tensor], queries: Tensor, context: VisualContext, kept: set[int]) -> int:
@@ -99,6 +103,7 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=16)
     parser.add_argument("--images", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--calls", type=int, default=3, help="of one kind in a turn")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
@@ -117,7 +122,7 @@ def main() -> None:
         for turn in range(options.rounds):
             order = (0, 1) if turn % 2 else (1, 0)
             for which in order:
-                times[which].append(time_of((plain, ours)[which][i], options.device))
+                times[which].append(time_of((plain, ours)[which][i], options.calls, options.device))
         report(name, *times)
     if not options.compile:
         parameters = {p.untyped_storage().data_ptr() for p in block.parameters()}

@@ -90,28 +90,31 @@ def _backward(
     position: Tensor,
     weights: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Returns the gradients of the seven inputs, from `q` to `position`."""
+    """Returns the gradients of the seven inputs, from `q` to `position`.
+
+    What the output's gradient asks of the values and what the query asks of the keys go the same ways, side by side.
+    """
+    heads = q.shape[1]
     q_grad, features_grad = torch.empty_like(q), torch.empty_like(features)
     position_grad = torch.zeros_like(position, dtype=_precise(position))
     with torch.autocast(q.device.type, enabled=False):
-        k, v = _per_head(k_weight * k_gain, q), _per_head(v_weight * v_gain, q)
-        k_grad, v_grad = (torch.zeros_like(k, dtype=_precise(k)) for _ in range(2))
+        v_and_k = torch.cat([_per_head(v_weight * v_gain, q), _per_head(k_weight * k_gain, q)])
+        k_transposed = v_and_k[heads:].transpose(1, 2)
+        v_and_k_grad = torch.zeros_like(v_and_k, dtype=_precise(q))
         for rows in _chunks(q, features):
-            normed, w, out_grad = _Normed.of(features[rows], position), weights[rows], grad[rows]
-            gathered_grad = _times(out_grad, v)
-            v_grad += _outer(out_grad, torch.bmm(w, normed.values))
-            w_grad = torch.bmm(gathered_grad, normed.values.transpose(1, 2)).to(log_sums_grad.dtype)
+            normed, w = _Normed.of(features[rows], position), weights[rows]
+            asking = torch.cat([grad[rows], q[rows]], dim=1)
+            asked = _times(asking, v_and_k)  # queries, 2 * heads, width
+            w_grad = torch.bmm(asked[:, :heads], normed.values.transpose(1, 2)).to(log_sums_grad.dtype)
             centred = w_grad - (w_grad * w).sum(-1, keepdim=True) + log_sums_grad[rows, :, None]
-            scores_grad = (w * centred).to(q.dtype)
-            normed_grad = torch.bmm(w.transpose(1, 2), gathered_grad)
-            normed_grad.baddbmm_(scores_grad.transpose(1, 2), _times(q[rows], k))
-            asked_grad = torch.bmm(scores_grad, normed.values)
-            q_grad[rows] = _times(asked_grad, k.transpose(1, 2))
-            k_grad += _outer(q[rows], asked_grad)
-            features_grad[rows] = normed.differentiate(normed_grad)
+            shares = torch.cat([w, (w * centred).to(q.dtype)], dim=1)  # of the values, and of the scores' gradient
+            gathered = torch.bmm(shares, normed.values)
+            v_and_k_grad += _outer(asking, gathered)
+            q_grad[rows] = _times(gathered[:, heads:], k_transposed)
+            features_grad[rows] = normed.differentiate(torch.bmm(shares.transpose(1, 2), asked))
             position_grad += features_grad[rows].sum(0)
-        k_grads = _of_product(k_grad.flatten(0, 1), k_weight, k_gain)
-        v_grads = _of_product(v_grad.flatten(0, 1), v_weight, v_gain)
+        v_grad, k_grad = v_and_k_grad.flatten(0, 1).chunk(2)
+        k_grads, v_grads = _of_product(k_grad, k_weight, k_gain), _of_product(v_grad, v_weight, v_gain)
     return (q_grad, *k_grads, *v_grads, features_grad, position_grad.to(position.dtype))
 
 
@@ -182,9 +185,7 @@ def _per_head(weight: Tensor, q: Tensor) -> Tensor:
 
 def _times(x: Tensor, weight: Tensor) -> Tensor:
     """Multiplies (queries, heads, a) by (heads, a, b), every head by its own matrix, to (queries, heads, b)."""
-    result = x.new_empty(*x.shape[:2], weight.shape[2])
-    torch.bmm(x.transpose(0, 1), weight, out=result.transpose(0, 1))
-    return result
+    return torch.bmm(x.transpose(0, 1), weight).transpose(0, 1)
 
 
 def _outer(x: Tensor, y: Tensor) -> Tensor:
