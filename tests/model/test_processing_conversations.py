@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase
+from transformers import AutoProcessor, AutoTokenizer, BatchFeature, PreTrainedTokenizerBase
 
 from cambrian_model.config import IMAGE_TOKEN, CambrianConfig
 from cambrian_model.errors import CambrianModelError, ImageError, PromptError
@@ -323,6 +323,16 @@ def test_saving_and_loading_changes_nothing(name, tmp_path):
     assert torch.equal(first.input_ids, second.input_ids)
     assert torch.equal(first.labels, second.labels)
     assert all(map(torch.equal, first.pixel_values, second.pixel_values))
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_how_pieces_are_spelled_survives_saving(legacy, tmp_path, shared):
+    folder = shared / "reference" / "conversation" / "tokenizers" / f"sp_v1_legacy_{str(legacy).lower()}"
+    processor = CambrianProcessor(CambrianImageProcessor(ENCODERS), AutoTokenizer.from_pretrained(folder), "vicuna_v1")
+    processor.save_pretrained(tmp_path)
+    again = CambrianProcessor.from_pretrained(tmp_path)
+    assert again.tokenizer.legacy is legacy
+    assert torch.equal(processor.encode(DIALOGUE).input_ids, again.encode(DIALOGUE).input_ids)
 
 
 @pytest.mark.parametrize("template", CHATS)

@@ -144,7 +144,7 @@ def _processor(
 def _tokenizer(folder: Path, config: CambrianConfig) -> PreTrainedTokenizerBase:
     with reading(folder, "a tokenizer"):
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, config=config.get_text_config())
+            return AutoTokenizer.from_pretrained(folder, config=config.get_text_config())
         except (ImportError, ValueError) as error:
             if (folder / "tokenizer.json").is_file():
                 raise
@@ -152,9 +152,6 @@ def _tokenizer(folder: Path, config: CambrianConfig) -> PreTrainedTokenizerBase:
                 f"{folder}: tokenizer.model alone cannot be read here; save it once as tokenizer.json, in an "
                 "environment with sentencepiece: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
             ) from error
-    if hasattr(tokenizer, "legacy"):  # the library forgets to save it, and then text is spelled differently
-        tokenizer.init_kwargs["legacy"] = tokenizer.legacy
-    return tokenizer
 
 
 def _files(folder: Path, config: CambrianConfig, processor: CambrianProcessor | None) -> dict[str, bytes]:

@@ -59,6 +59,8 @@ class CambrianProcessor(ProcessorMixin):
         super().__init__(image_processor, tokenizer, chat_template=choose_template(chat_template, tokenizer))
         if IMAGE_TOKEN not in tokenizer.get_added_vocab():
             tokenizer.add_tokens([AddedToken(IMAGE_TOKEN, normalized=False)], special_tokens=True)
+        if hasattr(tokenizer, "legacy"):  # the library forgets to save it, and then text is spelled differently
+            tokenizer.init_kwargs["legacy"] = tokenizer.legacy
         self.grid_side = grid_side
         self.image_token = IMAGE_TOKEN
         self.image_token_id: int = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
