@@ -25,6 +25,7 @@ from cambrian_data.scenes.objects import COLOURS, KINDS
 from cambrian_model import CambrianConfig, CambrianProcessor
 from cambrian_model.processing.sample import IGNORED_LABEL
 from cambrian_model.recipes.tiny_tokenizer import build_tokenizer
+from cambrian_model.training.workers import end_with_parent
 
 Progress = Callable[..., None]
 
@@ -234,7 +235,8 @@ def train_language_model(
     model = build_language_model(own, processor)
     letters = torch.tensor([Vocabulary(processor).id(letter) for letter in LETTERS])
     optimizer = torch.optim.AdamW(model.parameters(), lr=own.lr, betas=(0.9, 0.98), weight_decay=0.01)
-    rows = DataLoader(TextRows(inventories, processor, recipe), batch_size=None, num_workers=1)
+    texts = TextRows(inventories, processor, recipe)
+    rows = DataLoader(texts, batch_size=None, num_workers=1, worker_init_fn=end_with_parent())
     for step, batch in enumerate(rows):
         for group in optimizer.param_groups:
             group["lr"] = own.lr * learning_rate_factor(step, own.steps)

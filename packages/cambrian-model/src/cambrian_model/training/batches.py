@@ -15,6 +15,7 @@ from cambrian_model.processing.sample import Sample
 from cambrian_model.training.index import DataIndex, Dataset, Encoder, sample_name
 from cambrian_model.training.packing import Batch, Limits, Plan, Row, collate, plan_epoch, steps_of
 from cambrian_model.training.recipe import BatchSection
+from cambrian_model.training.workers import end_with_parent
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ def stream(
         sampler=_Steps(lambda: schedule.steps(place)),
         batch_size=None,
         num_workers=num_workers,
+        worker_init_fn=end_with_parent(),
         generator=torch.Generator(),  # its own: the loader would else draw from the generator that dropout uses
     )
     for step in loader:
