@@ -833,3 +833,27 @@ def test_a_model_that_the_original_cannot_build_is_not_written_as_if_it_could(co
 def test_a_language_model_that_the_original_does_not_know_is_refused(tmp_path):
     ours = write_native(tmp_path / "ours", "qwen2")
     assert "the original knows no language model of type qwen2" in refusal(ours, tmp_path / "x", Options(to="released"))
+
+
+@pytest.mark.parametrize(
+    "index", ["null", "[]", '"x"', '{"weight_map": null}', '{"weight_map": []}', '{"weight_map": {"a": 5}}']
+)
+def test_an_index_of_another_form_is_named(source, tmp_path, index):
+    (source / "model.safetensors").unlink()
+    (source / "model.safetensors.index.json").write_text(index)
+    assert "index.json: cannot be read as an index of shards" in refusal(source, tmp_path / "ours")
+
+
+@pytest.mark.parametrize("header", ["null", "5", "[]", '{"a": null}', '{"a": {"data_offsets": [0]}}', '{"a": "x"}'])
+def test_a_header_of_another_form_is_named(source, tmp_path, header):
+    (source / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header.encode())
+    assert "model.safetensors: cannot be read as safetensors" in refusal(source, tmp_path / "ours")
+
+
+@pytest.mark.parametrize(
+    "odd", [{5: torch.zeros(1)}, {"a": torch.eye(2).to_sparse()}, {"a": torch.empty(2, device="meta")}]
+)
+def test_a_torch_file_of_anything_but_named_dense_tensors_is_refused(source, tmp_path, odd):
+    (source / "model.safetensors").unlink()
+    torch.save(odd, source / "pytorch_model.bin")
+    assert "expected a dictionary of tensors" in refusal(source, tmp_path / "ours")

@@ -296,12 +296,39 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
             },
             r"chooses decoder layers \[3\], but the language model has 3",
         ),
+        ({"grid_side": 0}, "grid_side is 0; expected a whole number above 0"),
+        ({"connector": "sva"}, "'sva' describes no encoder and no connector"),
+        ({"connector": {"query_grid_sides": 4}}, "query_grid_sides is 4; expected a list of whole numbers"),
+        ({"connector": {"depth": True}}, "connector.depth is True; expected a whole number"),
+        ({"connector": {"in_llm": {"start": -1, "stride": 1, "count": 1}}}, "in_llm.start is -1; .* at least 0"),
+        ({"connector": {"in_llm": {"start": 0, "stride": 0, "count": 2}}}, "in_llm.stride is 0; .* at least 1"),
+        ({"connector": {"in_llm": {"start": 0, "stride": 1, "count": 0.5}}}, "in_llm.count is 0.5; .* at least 1"),
         ({"vision_encoders": [{"library": "timm", "name": "test_vit"}]}, "missing grid_side, image_side, width"),
     ],
 )
 def test_parts_that_do_not_fit_are_named(changes, message):
     with pytest.raises(ConfigError, match=message):
         tiny_config(**changes)
+
+
+def test_pixels_and_features_of_another_shape_are_an_error():
+    sample, model = tiny_sample(16, [SQUARE, WIDE]), tiny_model()
+    pixels = [sample["pixel_values"][0][..., :32], sample["pixel_values"][1]]
+    with pytest.raises(PromptError, match=r"pixel_values of test_vit are \[2, 3, 64, 32\]; .* 3, 64, 64\)"):
+        model(**{**sample, "pixel_values": pixels})
+    features = model.encode_images(sample["pixel_values"])
+    given = {"input_ids": sample["input_ids"], "image_sizes": sample["image_sizes"]}
+    with pytest.raises(PromptError, match=r"vision_features of test_vit are \[2, 64, 64\]; .* 16, 64\)"):
+        model(**given, vision_features=[features[0].repeat(1, 4, 1), features[1]])
+    with pytest.raises(PromptError, match="both given"):
+        model(**sample, vision_features=features)
+
+
+def test_labels_may_be_the_ids_themselves():
+    sample, model = tiny_sample(17, [WIDE]), tiny_model()
+    ids = sample["input_ids"]
+    loss = model(**sample, labels=ids).loss
+    assert torch.equal(loss, model(**sample, labels=ids.masked_fill(ids == IMAGE_TOKEN_ID, -100)).loss)
 
 
 @torch.no_grad()
@@ -315,3 +342,8 @@ def test_permuting_pictures_permutes_their_tokens():
     ).pooler_output
     for new, old in enumerate(order.tolist()):
         torch.testing.assert_close(permuted[new], tokens[old], atol=1e-6, rtol=0)  # batched sums, other order
+
+
+def test_a_model_without_encoders_is_refused():
+    with pytest.raises(ConfigError, match="names no vision encoder"):
+        CambrianForConditionalGeneration(tiny_config(vision_encoders=[]))

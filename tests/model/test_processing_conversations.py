@@ -606,3 +606,22 @@ def test_templates_that_open_answers_differently_in_training_are_refused():
 def test_all_templates_come_with_the_package():
     assert template_names() == ["chatml_direct", "llama_3", "phi3", "plain", "user_assistant", "vicuna_v1"]
     assert issubclass(PromptError, CambrianModelError)
+
+
+PHI_3 = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] + '<|end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"
+)
+
+
+def test_an_end_of_text_behind_the_whole_conversation_is_no_part_of_an_answer():
+    # Phi-3's published template; a conversation that goes on has no such end behind its first answer.
+    tokenizer = tiny_bytes()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|end|>", "<|user|>", "<|assistant|>"]})
+    tokenizer.chat_template = PHI_3
+    processor = CambrianProcessor(CambrianImageProcessor(ENCODERS), tokenizer)
+    turns = [{"role": role, "content": text} for role, text in zip(("user", "assistant") * 2, "abcd", strict=True)]
+    for count, answers in ((2, "b<|end|>"), (4, "b<|end|>d<|end|>")):
+        labels = processor.encode(turns[:count]).labels
+        assert tokenizer.decode(labels[labels >= 0]) == answers
+    assert processor.stop_token_ids == [tokenizer.convert_tokens_to_ids("<|end|>"), tokenizer.eos_token_id]

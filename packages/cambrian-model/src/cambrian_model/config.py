@@ -20,8 +20,10 @@ from cambrian_model.connector_config import (
     ProjectorConfig,
     ResamplerConfig,
     SVAConfig,
+    check_in_llm,
     check_sizes,
     find_connector_config,
+    is_size,
     unknown_type,
     without_blocks,
 )
@@ -153,7 +155,9 @@ class CambrianConfig(PreTrainedConfig):
             return spec
         if not isinstance(spec, SVAConfig):
             raise ConfigError(f"a connector {without_blocks(type_name)}")
-        return dataclasses.replace(spec, in_llm=parse_spec(InLLMConfig, in_llm, "connector.in_llm"))
+        blocks = parse_spec(InLLMConfig, in_llm, "connector.in_llm")
+        check_in_llm(blocks)
+        return dataclasses.replace(spec, in_llm=blocks)
 
     @property
     def in_llm_layers(self) -> list[int]:
@@ -167,6 +171,13 @@ class CambrianConfig(PreTrainedConfig):
         Raises:
             ConfigError: Says which two numbers disagree.
         """
+        if not is_size(self.grid_side):
+            raise ConfigError(f"grid_side is {self.grid_side!r}; expected a whole number above 0")
+        for i, encoder in enumerate(self.encoders):
+            for key in ("width", "grid_side"):
+                if not is_size(getattr(encoder, key)):
+                    value = getattr(encoder, key)
+                    raise ConfigError(f"vision_encoders[{i}].{key} is {value!r}; expected a whole number above 0")
         self.connector_config.validate(self.encoders, self.grid_side)
         num_layers = self.get_text_config().num_hidden_layers
         if layers := [n for n in self.in_llm_layers if n >= num_layers]:
@@ -177,5 +188,7 @@ class CambrianConfig(PreTrainedConfig):
 
 
 def _as_dict(spec: Any) -> dict[str, Any]:
-    values = dataclasses.asdict(spec) if dataclasses.is_dataclass(spec) and not isinstance(spec, type) else dict(spec)
+    if not isinstance(spec, Mapping) and (not dataclasses.is_dataclass(spec) or isinstance(spec, type)):
+        raise ConfigError(f"{spec!r} describes no encoder and no connector; expected a dictionary of its options")
+    values = dict(spec) if isinstance(spec, Mapping) else dataclasses.asdict(spec)
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}

@@ -218,9 +218,27 @@ def check_sizes(spec: ConnectorConfig) -> None:
     for field in dataclasses.fields(spec):
         if isinstance(field.default, int | tuple):
             value = getattr(spec, field.name)
-            sizes = value if isinstance(value, tuple) else (value,)
-            if not sizes or not all(isinstance(size, int) and size > 0 for size in sizes):
-                raise ConfigError(f"connector.{field.name} is {value!r}; expected whole numbers above 0")
+            sizes = value if isinstance(field.default, tuple) else (value,)
+            if not isinstance(sizes, tuple) or not sizes or not all(is_size(size) for size in sizes):
+                wanted = "a list of whole numbers" if isinstance(field.default, tuple) else "a whole number"
+                raise ConfigError(f"connector.{field.name} is {value!r}; expected {wanted} above 0")
+
+
+def check_in_llm(spec: InLLMConfig) -> None:
+    """Checks that the numbers choose decoder layers.
+
+    Raises:
+        ConfigError: Names the first that does not.
+    """
+    for name, least in (("start", 0), ("stride", 1), ("count", 1)):
+        value = getattr(spec, name)
+        if not is_size(value, least):
+            raise ConfigError(f"connector.in_llm.{name} is {value!r}; expected a whole number, at least {least}")
+
+
+def is_size(value: object, least: int = 1) -> bool:
+    """Tells whether a value is a whole number, and no less than `least`."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 ConnectorConfig: TypeAlias = SVAConfig | ProjectorConfig | ResamplerConfig | CAbstractorConfig | LDPv2Config

@@ -16,10 +16,10 @@ from transformers import AutoModelForCausalLM, GenerationConfig, GenerationMixin
 from transformers.utils import ModelOutput
 
 from cambrian_model.checkpoints.native import check_is_cambrian, reading
-from cambrian_model.config import CambrianConfig
+from cambrian_model.config import CambrianConfig, VisionEncoderConfig
 from cambrian_model.connectors import VisualContext, build_connector
 from cambrian_model.connectors.sva import SVABlock, in_llm_block
-from cambrian_model.errors import CheckpointError, PromptError
+from cambrian_model.errors import CheckpointError, ConfigError, PromptError
 from cambrian_model.language.adapters import BLOCK, linear_layers, refuse_adapters
 from cambrian_model.language.aggregation import TokenContext, add_sva_blocks, decoder_layers
 from cambrian_model.language.placement import image_positions, share_pictures
@@ -69,6 +69,8 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: CambrianConfig) -> None:
         super().__init__(config)
+        if not config.vision_encoders:
+            raise ConfigError("the configuration names no vision encoder; set vision_encoders, at least one")
         self.vision_encoders = nn.ModuleList(build_vision_encoder(encoder) for encoder in config.encoders)
         self.connector = build_connector(config)
         self.language_model = AutoModelForCausalLM.from_config(config.get_text_config())
@@ -200,7 +202,7 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         refuse_adapters(self._sva_blocks())
         features = self._checked_features(pixel_values, image_sizes, vision_features)
-        sizes = image_sizes.tolist() if image_sizes is not None else []
+        sizes = torch.as_tensor(image_sizes).tolist() if image_sizes is not None else []
         dtype = self.connector.newline.dtype
         tokens, layout, context = self.connector([x.to(dtype) for x in features], sizes)
         return ImageFeatures(tokens, split_tokens(tokens, layout.lengths), layout.slots, context)
@@ -211,6 +213,8 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
         image_sizes: Tensor | None,
         vision_features: Sequence[Tensor] | None,
     ) -> list[Tensor]:
+        if vision_features is not None and pixel_values is not None:
+            raise PromptError("pixel_values and vision_features are both given; pass one of them")
         given = vision_features if vision_features is not None else pixel_values
         if given is None:
             return self.encode_images([self._no_pixels(encoder) for encoder in self.encoders])
@@ -224,6 +228,8 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 f"pictures differ in number: {[len(x) for x in given]} per encoder, "
                 f"{0 if image_sizes is None else len(image_sizes)} in image_sizes"
             )
+        for encoder, x in zip(self.encoders, given, strict=True):
+            _check_shape(encoder.config, x, is_features=vision_features is not None)
         return list(given) if vision_features is not None else self.encode_images(given)
 
     def _no_pixels(self, encoder: VisionEncoder) -> Tensor:
@@ -261,7 +267,7 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
             image_sizes: Original (height, width) of every picture.
             vision_features: Saved encoder features, one (images, tokens, width) per encoder, instead of pixels.
             mm_encoder_outputs: {"image": `get_image_features(...)`}; `generate` encodes once and passes this.
-            labels: Ids to predict, aligned with `input_ids`; -100 is not supervised.
+            labels: Ids to predict, aligned with `input_ids`; -100 is not supervised, nor are image tokens.
             num_items_in_batch: Divides the summed loss; by default the number of supervised tokens here.
             use_cache: Whether to return a cache; by default not in training nor with labels, for transformers tells
                 packed samples apart only where there is none.
@@ -294,6 +300,7 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
             **kwargs,
         )
         if labels is not None:
+            labels = labels.masked_fill(labels == self.config.image_token_id, IGNORED_LABEL)
             outputs.loss = token_loss(outputs.logits, labels, num_items_in_batch)
             if (balance := getattr(outputs, "aux_loss", None)) is not None:  # of experts, if the configuration asks
                 weight = self.config.get_text_config().router_aux_loss_coef
@@ -363,6 +370,19 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
         rows = share_pictures((input_ids == self.config.image_token_id).sum(-1).tolist(), images.lengths)
         order = [picture for pictures in rows for picture in list(pictures) * expand_size]
         return {**mm_encoder_output, "image": _select_images(images, order)}
+
+
+def _check_shape(encoder: VisionEncoderConfig, given: Tensor, is_features: bool) -> None:
+    wanted: tuple[int, ...] = (3, encoder.image_side, encoder.image_side)
+    what = "pixel_values"
+    if is_features:
+        wanted, what = (encoder.num_tokens, encoder.width), "vision_features"
+    elif encoder.library == "precomputed":
+        return  # it refuses pixels of any shape
+    if tuple(given.shape[1:]) != wanted:
+        raise PromptError(
+            f"{what} of {encoder.name} are {list(given.shape)}; expected (images, {', '.join(map(str, wanted))})"
+        )
 
 
 def _is_decoding(input_ids: Tensor, cache: Any) -> bool:

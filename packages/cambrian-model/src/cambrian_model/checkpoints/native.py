@@ -44,7 +44,7 @@ def reading(source: str | Path, what: str) -> Iterator[None]:
         yield
     except CambrianModelError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{source}: cannot be read as {what}: {reason}") from error
 

@@ -66,6 +66,8 @@ def read_weights(folder: Path) -> Weights:
 def _read_indexed(index: Path) -> Weights:
     with reading(index, "an index of shards"):
         places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        if odd := [place for place in places.values() if not isinstance(place, str)]:
+            raise ValueError(f"{odd[0]!r} is no name of a file")
         names = sorted(set(places.values()))
     if outside := [name for name in names if Path(name).name != name]:
         raise CheckpointError(f'{index}: names "{outside[0]}", which lies outside this folder; expected file names')

@@ -175,12 +175,17 @@ def load_torch_file(path: Path) -> dict[str, Tensor]:
             f"({str(error).strip().splitlines()[0] if str(error).strip() else 'it ends early'}); ask its author for "
             "safetensors"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(x, Tensor) for x in state.values()):
-        odd = [str(k) for k, x in state.items() if not isinstance(x, Tensor)] if isinstance(state, dict) else []
+    if not isinstance(state, dict) or not all(_is_named_tensor(*item) for item in state.items()):
+        odd = [str(k) for k, x in state.items() if not _is_named_tensor(k, x)] if isinstance(state, dict) else []
         raise CheckpointError(
             f"{path}: holds {', '.join(odd[:3]) if odd else type(state).__name__}; expected a dictionary of tensors"
         )
     return dict(state)
+
+
+def _is_named_tensor(name: object, value: object) -> bool:
+    is_dense = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
+    return isinstance(name, str) and is_dense
 
 
 def dtype_name(tensor: Tensor, path: Path) -> str:

@@ -116,6 +116,13 @@ class ChatTemplate:
     def _render(
         self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool, variables: Mapping[str, Any]
     ) -> tuple[str, list[tuple[int, int]]]:
+        text, spans = self._write(messages, add_generation_prompt, variables)
+        closing = "" if self.marks_generation or add_generation_prompt else self._closing
+        return text.removesuffix(closing), spans
+
+    def _write(
+        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool, variables: Mapping[str, Any]
+    ) -> tuple[str, list[tuple[int, int]]]:
         try:
             with _TRACKER:
                 texts, spans = render_jinja_template(
@@ -128,6 +135,20 @@ class ChatTemplate:
         except (jinja2.TemplateError, TypeError) as error:
             raise PromptError(f"the chat template refuses this conversation: {error}") from error
         return texts[0], [(start, end) for start, end in spans[0]] if spans else []
+
+    @cached_property
+    def _closing(self) -> str:
+        """The end of text that a foreign template writes behind a whole conversation, and behind no turn inside it.
+
+        Phi-3's and others do. It belongs to no answer, so it is left out: generation stops at the turn's own end mark.
+        """
+        eos = self.special_tokens.get("eos_token") or ""
+        try:
+            part, whole = (self._write(_TURNS[:count], False, {})[0] for count in (2, 4))
+        except PromptError:  # a template for one picture and its caption takes nothing else
+            return ""
+        is_closing = eos and part.endswith(eos) and not whole.startswith(part)
+        return eos if is_closing and whole.startswith(part.removesuffix(eos)) else ""
 
     def _spans_by_prefix(
         self, messages: Sequence[Mapping[str, Any]], text: str, variables: Mapping[str, Any]

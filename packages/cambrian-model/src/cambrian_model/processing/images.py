@@ -43,6 +43,8 @@ class PixelSpec:
     pad_color: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
+        if not all(value > 0 for value in self.std):
+            raise ConfigError(f"std is {list(self.std)}; expected numbers above 0, by which pixels are divided")
         if self.interpolation not in _FILTERS:
             raise ConfigError(
                 f'unknown interpolation "{self.interpolation}"{did_you_mean(self.interpolation, _FILTERS)}'
@@ -116,6 +118,8 @@ class CambrianImageProcessor(BaseImageProcessor):
         if kwargs:
             raise TypeError(f"CambrianImageProcessor takes no {', '.join(sorted(kwargs))}")
         sources: list[ImageSource] = list(images) if isinstance(images, (list, tuple)) else [images]
+        if names is not None and len(names) != len(sources):
+            raise TypeError(f"{len(names)} names for {len(sources)} images; give one each")
         specs = self.specs
         distinct = list(dict.fromkeys(specs))
         prepared: dict[PixelSpec, list[Tensor]] = {spec: [] for spec in distinct}
