@@ -853,6 +853,7 @@ def test_a_header_of_another_form_is_named(source, tmp_path, header):
 @pytest.mark.parametrize(
     "odd", [{5: torch.zeros(1)}, {"a": torch.eye(2).to_sparse()}, {"a": torch.empty(2, device="meta")}]
 )
+@pytest.mark.filterwarnings("ignore:Validating sparse")
 def test_a_torch_file_of_anything_but_named_dense_tensors_is_refused(source, tmp_path, odd):
     (source / "model.safetensors").unlink()
     torch.save(odd, source / "pytorch_model.bin")

@@ -193,7 +193,8 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
         Args:
             pixel_values: Prepared pixels, one (images, 3, side, side) per encoder.
             image_sizes: Original (height, width) of every picture.
-            vision_features: Saved encoder features, one (images, tokens, width) per encoder, instead of pixels.
+            vision_features: Saved encoder features, one (images, tokens, width) per encoder, instead of pixels, which
+                a processor may still bring along.
             kwargs: Ignored; transformers passes `return_dict`.
 
         Raises:
@@ -213,8 +214,6 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
         image_sizes: Tensor | None,
         vision_features: Sequence[Tensor] | None,
     ) -> list[Tensor]:
-        if vision_features is not None and pixel_values is not None:
-            raise PromptError("pixel_values and vision_features are both given; pass one of them")
         given = vision_features if vision_features is not None else pixel_values
         if given is None:
             return self.encode_images([self._no_pixels(encoder) for encoder in self.encoders])
@@ -265,7 +264,8 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
             inputs_embeds: Embeddings instead of `input_ids`, pictures already spliced in.
             pixel_values: Prepared pixels, one (images, 3, side, side) per encoder.
             image_sizes: Original (height, width) of every picture.
-            vision_features: Saved encoder features, one (images, tokens, width) per encoder, instead of pixels.
+            vision_features: Saved encoder features, one (images, tokens, width) per encoder, instead of pixels, which
+                a processor may still bring along.
             mm_encoder_outputs: {"image": `get_image_features(...)`}; `generate` encodes once and passes this.
             labels: Ids to predict, aligned with `input_ids`; -100 is not supervised, nor are image tokens.
             num_items_in_batch: Divides the summed loss; by default the number of supervised tokens here.
