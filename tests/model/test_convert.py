@@ -858,3 +858,66 @@ def test_a_torch_file_of_anything_but_named_dense_tensors_is_refused(source, tmp
     (source / "model.safetensors").unlink()
     torch.save(odd, source / "pytorch_model.bin")
     assert "expected a dictionary of tensors" in refusal(source, tmp_path / "ours")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"mm_projector_type": 5}, "mm_projector_type is 5"),
+        ({"model_type": []}, 'model_type is "\\[\\]"'),
+        ({"image_token_len": 0}, "image_token_len is 0; expected a whole number above 0"),
+        ({"mm_vision_tower_aux_token_len_list": [-16, 64]}, "-16 tokens form no square grid"),
+        ({"mm_vision_tower_aux_list": "abc"}, "mm_vision_tower_aux_list is 'abc'; expected a list of names"),
+        ({"query_num_list": 16}, "query_num_list is 16; expected a list of whole numbers"),
+        ({"connector_only": "false"}, "connector_only is 'false'; expected true or false"),
+        ({"connector_depth": 1_000_000}, "connector_depth is 1000000, but the weights hold"),
+        ({"vocab_size": "97"}, "vocab_size is '97'"),
+        ({"rope_scaling": "linear"}, "config"),
+        ({"hidden_act": "nope"}, "nope"),
+        ({"pad_token_id": 1_000_000}, "no model can be built"),
+    ],
+)
+def test_a_configuration_of_odd_values_is_named(source, tmp_path, change, named):
+    file = source / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(CambrianModelError, match=named):
+        convert(source, tmp_path / "ours", PRECOMPUTED)
+    assert not (tmp_path / "ours").exists()
+
+
+@pytest.mark.parametrize("content", ["null", "[1, 2]", "5", '[["model_type", "cambrian"]]'])
+def test_a_configuration_that_is_no_object_is_named(source, tmp_path, content):
+    (source / "config.json").write_text(content)
+    assert "cannot be read as a configuration" in refusal(source, tmp_path / "ours")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Options(to="released", precomputed_encoders=(1, 2)),
+        Options(to="released", chat_template="llama_3"),
+        Options(precomputed_encoders=WIDTHS, encoder_folders={"clip-l-336": Path("nowhere")}),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(source, tmp_path, options):
+    with pytest.raises(CheckpointError, match="would change nothing"):
+        convert(source, tmp_path / "ours", options)
+
+
+def test_a_folder_that_is_not_ours_is_not_taken_for_an_unfinished_one(source, tmp_path):
+    stranger = tmp_path / ".unfinished-ours"
+    stranger.mkdir()
+    (stranger / "thesis.txt").write_text("years of work")
+    with pytest.raises(CheckpointError, match="thesis.txt and no note of a conversion"):
+        convert(source, tmp_path / "ours", PRECOMPUTED)
+    assert (stranger / "thesis.txt").read_text() == "years of work"
+    (stranger / "unfinished.json").write_text("")
+    with pytest.raises(CheckpointError, match=r"delete .*\.unfinished-ours to begin anew"):
+        convert(source, tmp_path / "ours", PRECOMPUTED)
+
+
+def test_the_way_back_adds_no_weights_that_were_put_beside(source, tmp_path):
+    convert(source, tmp_path / "ours", PRECOMPUTED)
+    (tmp_path / "ours" / "released" / "pytorch_model.bin").write_bytes(b"foreign")
+    convert(tmp_path / "ours", tmp_path / "back", Options(to="released"))
+    assert not (tmp_path / "back" / "pytorch_model.bin").exists()

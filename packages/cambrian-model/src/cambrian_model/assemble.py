@@ -12,7 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from cambrian_model.checkpoints.connector import load_connector
-from cambrian_model.checkpoints.native import locate, reading
+from cambrian_model.checkpoints.foreign import reading
+from cambrian_model.checkpoints.native import locate
 from cambrian_model.config import IMAGE_TOKEN, CambrianConfig
 from cambrian_model.errors import CheckpointError, ConfigError, did_you_mean
 from cambrian_model.model import CambrianForConditionalGeneration

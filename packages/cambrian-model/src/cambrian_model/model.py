@@ -15,7 +15,8 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from cambrian_model.checkpoints.native import check_is_cambrian, reading
+from cambrian_model.checkpoints.foreign import reading
+from cambrian_model.checkpoints.native import check_is_cambrian
 from cambrian_model.config import CambrianConfig, VisionEncoderConfig
 from cambrian_model.connectors import VisualContext, build_connector
 from cambrian_model.connectors.sva import SVABlock, in_llm_block

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cambrian_model.config import CambrianConfig
-from cambrian_model.errors import CheckpointError
+from cambrian_model.errors import CheckpointError, ConfigError
 from cambrian_model.model import CambrianForConditionalGeneration
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -16,8 +16,11 @@ HEAD = "language_model.lm_head.weight"
 
 def expected_tensors(config: CambrianConfig) -> dict[str, Tensor]:
     """Returns every tensor of a model, by name: shapes and types on the meta device, nothing is computed or stored."""
-    with torch.device("meta"):
-        return CambrianForConditionalGeneration(config).state_dict()
+    try:
+        with torch.device("meta"):
+            return CambrianForConditionalGeneration(config).state_dict()
+    except AssertionError as error:  # PyTorch's word for arguments that contradict each other
+        raise ConfigError(f"no model can be built from this configuration: {error}") from error
 
 
 def expected_shapes(config: CambrianConfig) -> dict[str, tuple[int, ...]]:

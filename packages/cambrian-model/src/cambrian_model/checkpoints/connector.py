@@ -7,7 +7,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from cambrian_model.checkpoints.completeness import check_complete
-from cambrian_model.checkpoints.native import CONNECTOR_FILE, reading
+from cambrian_model.checkpoints.foreign import reading
+from cambrian_model.checkpoints.native import CONNECTOR_FILE
 from cambrian_model.errors import CheckpointError
 
 

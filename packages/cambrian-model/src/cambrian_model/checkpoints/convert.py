@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import xxhash
 
+from cambrian_model.checkpoints.foreign import reading
 from cambrian_model.checkpoints.native import CONNECTOR_FILE, MODEL_TYPE
 from cambrian_model.checkpoints.plan import Options, Plan, read_config
 from cambrian_model.checkpoints.released import PROJECTOR_FILES, check_released_config
@@ -20,6 +21,7 @@ from cambrian_model.checkpoints.to_released import plan_released, plan_released_
 from cambrian_model.checkpoints.transfer import check_space, transfer
 from cambrian_model.checkpoints.unfinished import check_free, unfinished_folder
 from cambrian_model.errors import CheckpointError, did_you_mean
+from cambrian_model.processing.chat import named_template
 
 FORMATS = ("native", "released")
 
@@ -69,9 +71,11 @@ def convert(
             place is taken, or too small.
     """
     begin = time.perf_counter()
-    source, destination, options = Path(source), Path(destination), options or Options()
+    source, destination, options = Path(source), Path(destination).resolve(), options or Options()
     _check_places(source, destination)
-    plan = _plan(source, options)
+    _check_options(source, options)
+    with reading(source, "a checkpoint"):  # every library has its own complaints about files that are none
+        plan = _plan(source, options)
     with unfinished_folder(destination, _arguments(source, options)) as folder:
         check_space(plan.shards, folder)
         plan.write_files(folder.path)
@@ -99,6 +103,32 @@ def _check_places(source: Path, destination: Path) -> None:
     check_free(destination)
 
 
+def _check_options(source: Path, options: Options) -> None:
+    """Refuses options that would change nothing.
+
+    Raises:
+        CheckpointError: Names the option, and why.
+        PromptError: No template has that name.
+    """
+    if options.to not in FORMATS:
+        raise CheckpointError(f'unknown format "{options.to}"{did_you_mean(options.to, FORMATS)}')
+    if options.chat_template is not None:
+        named_template(options.chat_template)
+    given = {
+        "--precomputed-encoders": options.precomputed_encoders is not None,
+        "--encoder": bool(options.encoder_folders),
+        "--chat-template": options.chat_template is not None,
+    }
+    if options.to == "released":
+        useless, why = list(given), "the released form keeps its own"
+    elif _projector_file(source):
+        useless, why = ["--encoder", "--chat-template"], "a stage-1 projector holds neither encoders nor a template"
+    else:
+        useless, why = ["--encoder"] if given["--precomputed-encoders"] else [], "the encoders are precomputed"
+    if wrong := [name for name in useless if given[name]]:
+        raise CheckpointError(f"{', '.join(wrong)} would change nothing: {why}; leave it out")
+
+
 def _arguments(source: Path, options: Options) -> dict[str, Any]:
     """Returns what decides the result; a conversion is only continued with the same."""
     folder = source if source.is_dir() else source.parent
@@ -115,8 +145,6 @@ def _arguments(source: Path, options: Options) -> dict[str, Any]:
 
 
 def _plan(source: Path, options: Options) -> Plan:
-    if options.to not in FORMATS:
-        raise CheckpointError(f'unknown format "{options.to}"{did_you_mean(options.to, FORMATS)}')
     projector = _projector_file(source)
     folder = projector.parent if projector else source
     config = read_config(folder)

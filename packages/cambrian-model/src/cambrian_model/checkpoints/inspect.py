@@ -12,7 +12,8 @@ from typing import Any
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from cambrian_model.checkpoints.native import CONNECTOR_FILE, MODEL_TYPE, reading
+from cambrian_model.checkpoints.foreign import reading
+from cambrian_model.checkpoints.native import CONNECTOR_FILE, MODEL_TYPE
 from cambrian_model.checkpoints.plan import read_config
 from cambrian_model.checkpoints.released import (
     MODEL_TYPES,
@@ -99,7 +100,8 @@ def inspect(path: str | Path) -> Inspection:
         raise CheckpointError(f"{path}: no such file or folder")
     for mark, function in _MARKS.items():
         if (path / mark).is_file():
-            return function(path)
+            with reading(path, "what its files say it is"):
+                return function(path)
     if (projector := _projector(path)) is not None:
         return projector
     found = sorted(entry.name for entry in path.iterdir())
@@ -191,6 +193,7 @@ def _released(folder: Path, released: Mapping[str, Any]) -> Inspection:
     check_released_config(released, folder / "config.json")
     facts = {"model_type": released["model_type"]}
     if not has_weights(folder) and (projector := _projector(folder)) is not None:
+        _mark_trained(projector.parts, trained_parts(released))
         return Inspection(folder, projector.kind, facts, projector.parts)
     weights = read_weights(folder)
     widths = encoder_widths(weights.shapes, len(released["mm_vision_tower_aux_list"]))
@@ -315,4 +318,7 @@ def _chosen(values: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
 
 def _read(file: Path) -> dict[str, Any]:
     with reading(file, "JSON"):
-        return dict(json.loads(file.read_text(encoding="utf-8")))
+        values = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError(f"it holds {type(values).__name__}, expected an object of fields")
+        return values

@@ -5,14 +5,11 @@ A checkpoint is a folder in transformers' layout: config.json, safetensors in sh
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
-
+from cambrian_model.checkpoints.foreign import reading
 from cambrian_model.checkpoints.released import MODEL_TYPES
-from cambrian_model.errors import CambrianModelError, CheckpointError
+from cambrian_model.errors import CheckpointError
 
 MODEL_TYPE = "cambrian"
 CONNECTOR_FILE = "connector.safetensors"  # a connector by itself, as stage 1 trains it
@@ -31,22 +28,6 @@ def locate(source: str | Path) -> str:
     if HUB_ID.fullmatch(text) and not Path(text).parent.exists():
         return text
     raise CheckpointError(f"{text!r}: no such folder; expected a local folder, or a model of the hub (owner/name)")
-
-
-@contextmanager
-def reading(source: str | Path, what: str) -> Iterator[None]:
-    """Turns whatever a library raises over somebody's files, or over the hub, into one kind of error.
-
-    Raises:
-        CheckpointError: Names the source, what it was taken for, and the library's first line.
-    """
-    try:
-        yield
-    except CambrianModelError:
-        raise
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{source}: cannot be read as {what}: {reason}") from error
 
 
 def check_is_cambrian(source: str | Path) -> None:

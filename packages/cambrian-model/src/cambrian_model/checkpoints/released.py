@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from cambrian_model.checkpoints.foreign import reading
 from cambrian_model.config import (
     CambrianConfig,
     ConnectorConfig,
@@ -23,6 +24,7 @@ from cambrian_model.config import (
     SVAConfig,
     VisionEncoderConfig,
 )
+from cambrian_model.connector_config import is_size
 from cambrian_model.errors import CheckpointError, ConfigError, did_you_mean
 
 # The released kinds of model, and transformers' name of the language model in each; llava_llama is an early name.
@@ -236,7 +238,8 @@ def check_released_config(released: Mapping[str, Any], source: object) -> None:
     Raises:
         CheckpointError: It is of another kind, or fields are missing or contradict each other; names them.
     """
-    if (model_type := released.get("model_type")) not in MODEL_TYPES:
+    model_type = released.get("model_type")
+    if not isinstance(model_type, str) or model_type not in MODEL_TYPES:
         raise CheckpointError(
             f'{source}: model_type is "{model_type}"{did_you_mean(str(model_type), MODEL_TYPES)}; expected a released '
             "Cambrian-1 checkpoint"
@@ -250,13 +253,46 @@ def check_released_config(released: Mapping[str, Any], source: object) -> None:
             f'{source}: missing {", ".join(missing)}; a released configuration with the projector "{projector}" says '
             "them"
         )
+    _check_kinds(released, needed, source)
     lists = ("mm_vision_tower_aux_list", "mm_vision_tower_aux_token_len_list")
     towers, lengths = (released[field] for field in lists)
     if len(towers) != len(lengths):
         raise CheckpointError(f"{source}: {lists[0]} has {len(towers)} entries, but {lists[1]} has {len(lengths)}")
     counts = [*lengths, released["image_token_len"], *(released["query_num_list"] if projector == "sva" else ())]
-    if odd := [count for count in counts if not isinstance(count, int) or math.isqrt(count) ** 2 != count]:
+    if odd := [count for count in counts if not is_size(count) or math.isqrt(count) ** 2 != count]:
         raise CheckpointError(f"{source}: {odd[0]!r} tokens form no square grid; expected square numbers of tokens")
+
+
+def _check_kinds(released: Mapping[str, Any], fields: Iterable[str], source: object) -> None:
+    projector = released.get("mm_projector_type", "linear")
+    if not isinstance(projector, str):
+        raise CheckpointError(f'{source}: mm_projector_type is {projector!r}; expected a name, such as "sva"')
+    for field in fields:
+        value = released[field]
+        if field in ("mm_vision_tower_aux_list", "mm_vision_tower_aux_token_len_list", "query_num_list"):
+            kind = str if field == "mm_vision_tower_aux_list" else int
+            if not isinstance(value, list) or not value or not all(isinstance(item, kind) for item in value):
+                wanted = "names" if kind is str else "whole numbers"
+                raise CheckpointError(f"{source}: {field} is {value!r}; expected a list of {wanted}")
+        elif field == "connector_only":
+            if not isinstance(value, bool):
+                raise CheckpointError(f"{source}: {field} is {value!r}; expected true or false")
+        elif not is_size(value, least=0 if field == "start_of_vision_sampler_layers" else 1):
+            raise CheckpointError(f"{source}: {field} is {value!r}; expected a whole number above 0")
+
+
+def check_counts(released: Mapping[str, Any], num_tensors: int, source: object) -> None:
+    """Checks, before anything is built, that no part is repeated more often than there are tensors.
+
+    Raises:
+        CheckpointError: Names the field and both numbers.
+    """
+    for field in ("num_hidden_layers", "connector_depth", "num_of_vision_sampler_layers"):
+        if (count := released.get(field)) is not None and is_size(count) and count > num_tensors:
+            raise CheckpointError(f"{source}: {field} is {count}, but the weights hold {num_tensors} tensors in all")
+    layers = re.fullmatch(r"mlp(\d+)x_gelu", released.get("mm_projector_type", ""))
+    if layers and int(layers[1]) > num_tensors:
+        raise CheckpointError(f"{source}: mm_projector_type is {layers[0]}, but there are {num_tensors} tensors in all")
 
 
 def text_config_from_released(released: Mapping[str, Any]) -> PreTrainedConfig:
@@ -265,7 +301,8 @@ def text_config_from_released(released: Mapping[str, Any]) -> PreTrainedConfig:
     config_class = CONFIG_MAPPING[model_type]
     known = {field.name for field in dataclasses.fields(config_class)} - _NOT_TEXT | _OLD_TEXT
     values = {key: value for key, value in released.items() if key in known}
-    return AutoConfig.for_model(model_type, **values, dtype=released.get("torch_dtype"))
+    with reading("config.json", "a language model's configuration"):
+        return AutoConfig.for_model(model_type, **values, dtype=released.get("torch_dtype"))
 
 
 def config_from_released(

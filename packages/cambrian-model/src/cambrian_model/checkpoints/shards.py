@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cambrian_model.checkpoints.native import reading
+from cambrian_model.checkpoints.foreign import reading
 from cambrian_model.checkpoints.tensor_file import StoredTensor, TensorFile, read_tensor_file
 from cambrian_model.errors import CheckpointError
 

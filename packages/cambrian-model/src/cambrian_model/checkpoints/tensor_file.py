@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from cambrian_model.checkpoints.native import reading
+from cambrian_model.checkpoints.foreign import reading
 from cambrian_model.errors import CheckpointError
 
 METADATA = "__metadata__"
@@ -141,7 +141,8 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     with reading(path, "safetensors"):
         header = json.loads(text, object_pairs_hook=_without_duplicates)
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != METADATA]
-    if size < (whole := 8 + length + max(ends, default=0)):
+        whole = 8 + length + max(ends, default=0)
+    if size < whole:
         raise _truncated(path, whole, size)
     return header, 8 + length
 

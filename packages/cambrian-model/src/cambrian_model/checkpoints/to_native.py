@@ -12,11 +12,13 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from cambrian_model.checkpoints.completeness import Shapes, check_complete, expected_tensors, optional_names
 from cambrian_model.checkpoints.encoders import EncoderPart, precomputed_encoders, registry_encoders
-from cambrian_model.checkpoints.native import CONNECTOR_FILE, reading
+from cambrian_model.checkpoints.foreign import reading
+from cambrian_model.checkpoints.native import CONNECTOR_FILE
 from cambrian_model.checkpoints.plan import Options, Plan, as_json, model_files, renamed
 from cambrian_model.checkpoints.released import (
     KeyNames,
     chat_template,
+    check_counts,
     config_with_encoders,
     encoder_widths,
     is_connector,
@@ -35,6 +37,7 @@ KEPT = "released"  # folder of what a released checkpoint holds beside weights
 ENCODERS = "vision_encoders."
 ARCHITECTURE = "CambrianForConditionalGeneration"
 _KEPT_SUFFIXES = (".json", ".model", ".txt", ".md", ".jinja")
+_KEPT_NAMES = ("LICENSE", "NOTICE")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
@@ -48,6 +51,7 @@ def plan_native(folder: Path, released: Mapping[str, Any], options: Options) -> 
     """
     weights = read_weights(folder)
     _refuse_trained_towers(folder, weights.shapes)
+    check_counts(released, len(weights.shapes), folder / "config.json")
     encoders = _encoders(folder, released, weights.shapes, options)
     config = _config(released, encoders)
     names = KeyNames.of(config)
@@ -59,6 +63,8 @@ def plan_native(folder: Path, released: Mapping[str, Any], options: Options) -> 
     shards += [renamed(file, names.to_ours) for file in weights.files]
     notes: list[str] = []
     processor = _processor(folder, released, config, options, notes)
+    if released.get("unfreeze_mm_vision_tower"):
+        notes.append("its configuration says that the vision encoders were trained, but it does not hold them")
     if options.precomputed_encoders is not None:
         notes.append("its vision encoders are precomputed: pass vision_features instead of pixel_values")
     named, index = model_files(shards)
@@ -78,6 +84,8 @@ def plan_connector(file: Path, released: Mapping[str, Any], options: Options) ->
             f'{file}: holds {len(odd)} tensors that no connector has, such as "{odd[0]}"; expected a stage-1 projector'
         )
     shapes = {str(stage_1_name(tensor.name)): tensor.shape for tensor in source.tensors}
+    connector_fields = {key: value for key, value in released.items() if key != "num_hidden_layers"}
+    check_counts(connector_fields, len(shapes), file.parent / "config.json")
     widths = encoder_widths(shapes, len(released["mm_vision_tower_aux_list"]))
     given = options.precomputed_encoders or [width for width in widths if width is not None]
     config = _config(released, precomputed_encoders(file, released, widths, given))
@@ -161,13 +169,15 @@ def _files(folder: Path, config: CambrianConfig, processor: CambrianProcessor | 
         "eos_token_id": processor.stop_token_ids if processor else text.eos_token_id,
         "pad_token_id": processor.tokenizer.pad_token_id if processor else text.pad_token_id,
     }
-    kept = {
-        f"{KEPT}/{path.name}": path.read_bytes()
-        for path in sorted(folder.iterdir())
-        if path.is_file() and path.suffix in _KEPT_SUFFIXES and not path.name.endswith(".index.json")
-    }
+    kept = {f"{KEPT}/{path.name}": path.read_bytes() for path in sorted(folder.iterdir()) if is_kept(path)}
     return {
         "config.json": config.to_json_string().encode(),
         "generation_config.json": as_json(generation),
         **kept,
     }
+
+
+def is_kept(path: Path) -> bool:
+    """Tells whether a file beside weights is carried along: texts and settings, no weights and no code."""
+    is_text = path.suffix in _KEPT_SUFFIXES or path.name in _KEPT_NAMES
+    return path.is_file() and is_text and not path.name.endswith(".index.json")

@@ -13,8 +13,9 @@ from typing import Any
 from cambrian_model.checkpoints.completeness import check_complete, expected_shapes, optional_names
 from cambrian_model.checkpoints.connector import is_connector_name
 from cambrian_model.checkpoints.encoders import released_towers
-from cambrian_model.checkpoints.native import CONNECTOR_FILE, reading
-from cambrian_model.checkpoints.plan import Plan, as_json, model_files, renamed
+from cambrian_model.checkpoints.foreign import reading
+from cambrian_model.checkpoints.native import CONNECTOR_FILE
+from cambrian_model.checkpoints.plan import Plan, as_json, model_files, read_config, renamed
 from cambrian_model.checkpoints.released import (
     PROJECTOR_FILES,
     KeyNames,
@@ -25,7 +26,7 @@ from cambrian_model.checkpoints.released import (
 )
 from cambrian_model.checkpoints.shards import read_weights
 from cambrian_model.checkpoints.tensor_file import TensorFile, read_tensor_file
-from cambrian_model.checkpoints.to_native import ENCODERS, KEPT
+from cambrian_model.checkpoints.to_native import ENCODERS, KEPT, is_kept
 from cambrian_model.config import IMAGE_TOKEN, CambrianConfig
 from cambrian_model.errors import CheckpointError
 from cambrian_model.processing.processor import CambrianProcessor
@@ -77,10 +78,10 @@ def _files(folder: Path, config: CambrianConfig) -> dict[str, bytes]:
     kept = folder / KEPT
     if not kept.is_dir():
         return _new_files(folder, config)
-    released = json.loads((kept / "config.json").read_text(encoding="utf-8"))
+    released = read_config(kept)
     check_released_config(released, kept / "config.json")
     _check_still_true(kept, released, config)
-    return {path.name: path.read_bytes() for path in sorted(kept.iterdir())}
+    return {path.name: path.read_bytes() for path in sorted(kept.iterdir()) if is_kept(path)}
 
 
 def _check_still_true(kept: Path, released: Mapping[str, Any], config: CambrianConfig) -> None:

@@ -20,7 +20,7 @@ import xxhash
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cambrian_model.checkpoints.native import reading
+from cambrian_model.checkpoints.foreign import reading
 from cambrian_model.checkpoints.tensor_file import StoredTensor, header_bytes, read_tensor_file
 from cambrian_model.checkpoints.unfinished import UnfinishedFolder
 from cambrian_model.errors import CheckpointError

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from cambrian_model.checkpoints.foreign import reading
 from cambrian_model.errors import CheckpointError
 
 PREFIX = ".unfinished-"
@@ -42,6 +43,7 @@ class UnfinishedFolder:
         text = json.dumps({"arguments": self._arguments, "hashes": self.hashes}, indent=2) + "\n"
         fresh = self.path / f"{NOTE}.new"
         fresh.write_text(text, encoding="utf-8")
+        _sync(fresh)
         fresh.replace(self.path / NOTE)
 
 
@@ -74,7 +76,8 @@ def unfinished_folder(destination: Path, arguments: Mapping[str, Any]) -> Iterat
     """
     check_free(destination)
     path = destination.with_name(PREFIX + destination.name)
-    path.mkdir(parents=True, exist_ok=True)
+    with reading(destination, "a place for a new folder"):
+        path.mkdir(parents=True, exist_ok=True)
     with _only_process(path, destination):
         folder = UnfinishedFolder(path, arguments, _known_hashes(path, arguments, destination))
         folder.write_note()
@@ -103,14 +106,22 @@ def _only_process(path: Path, destination: Path) -> Iterator[None]:
 def _known_hashes(path: Path, arguments: Mapping[str, Any], destination: Path) -> dict[str, str]:
     note = path / NOTE
     if not note.is_file():
+        if found := sorted(file.name for file in path.iterdir() if file.name != f"{NOTE}.new"):
+            raise CheckpointError(
+                f"{path}: holds {', '.join(found[:5])} and no note of a conversion; it is somebody else's, or damaged: "
+                "move or delete it"
+            )
         return {}
-    known = json.loads(note.read_text(encoding="utf-8"))
-    if odd := [key for key in arguments if known["arguments"].get(key) != arguments[key]]:
+    with reading(note, f"the note of a conversion (delete {path} to begin anew)"):
+        known = json.loads(note.read_text(encoding="utf-8"))
+        hashes: dict[str, str] = dict(known["hashes"])
+        wanted: dict[str, Any] = dict(known["arguments"])
+    if odd := [key for key in arguments if wanted.get(key) != arguments[key]]:
         raise CheckpointError(
-            f"{destination}: an interrupted run left {path}, with {odd[0]} {known['arguments'].get(odd[0])}, not "
+            f"{destination}: an interrupted run left {path}, with {odd[0]} {wanted.get(odd[0])}, not "
             f"{arguments[odd[0]]}; repeat its command to continue it, or delete that folder"
         )
-    return known["hashes"]
+    return hashes
 
 
 def _publish(path: Path, destination: Path) -> None:

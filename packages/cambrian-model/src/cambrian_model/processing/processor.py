@@ -12,7 +12,8 @@ from tokenizers import AddedToken
 from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 
-from cambrian_model.checkpoints.native import locate, reading
+from cambrian_model.checkpoints.foreign import reading
+from cambrian_model.checkpoints.native import locate
 from cambrian_model.config import IMAGE_TOKEN, CambrianConfig
 from cambrian_model.errors import PromptError
 from cambrian_model.image_tokens import num_image_tokens

@@ -19,7 +19,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPTextModel
 
-from cambrian_model.checkpoints.native import locate, reading
+from cambrian_model.checkpoints.foreign import reading
+from cambrian_model.checkpoints.native import locate
 from cambrian_model.config import VisionEncoderConfig
 from cambrian_model.errors import CheckpointError, ConfigError
 from cambrian_model.vision.base import VisionEncoder, chosen_levels

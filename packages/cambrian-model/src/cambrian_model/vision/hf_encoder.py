@@ -22,7 +22,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.utils import logging
 
-from cambrian_model.checkpoints.native import locate, reading
+from cambrian_model.checkpoints.foreign import reading
+from cambrian_model.checkpoints.native import locate
 from cambrian_model.config import VisionEncoderConfig
 from cambrian_model.errors import CheckpointError, ConfigError, did_you_mean
 from cambrian_model.vision.base import VisionEncoder, chosen_levels, unsaved_buffers

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cambrian_model.checkpoints.native import reading
+from cambrian_model.checkpoints.foreign import reading
 from cambrian_model.config import VisionEncoderConfig, parse_spec
 from cambrian_model.errors import CheckpointError, ConfigError, did_you_mean
 from cambrian_model.vision import moco

@@ -13,7 +13,7 @@ from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
 from torch import Tensor
 
-from cambrian_model.checkpoints.native import reading
+from cambrian_model.checkpoints.foreign import reading
 from cambrian_model.errors import CheckpointError
 
 WEIGHTS_FILE = "model.safetensors"

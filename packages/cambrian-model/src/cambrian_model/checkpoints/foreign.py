@@ -1,0 +1,39 @@
+"""Files of others, read with one kind of error, whichever library does the reading."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+
+from cambrian_model.errors import CambrianModelError, CheckpointError
+
+# What libraries raise over files that are not what they seem; no error of the machine's memory or of our own asserts.
+_OF_FOREIGN_FILES = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    SafetensorError,
+    StrictDataclassError,
+)
+
+
+@contextmanager
+def reading(source: str | Path, what: str) -> Iterator[None]:
+    """Turns whatever a library raises over somebody's files, or over the hub, into one kind of error.
+
+    Raises:
+        CheckpointError: Names the source, what it was taken for, and the library's first line.
+    """
+    try:
+        yield
+    except CambrianModelError:
+        raise
+    except _OF_FOREIGN_FILES as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{source}: cannot be read as {what}: {reason}") from error
