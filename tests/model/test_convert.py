@@ -908,7 +908,7 @@ def test_a_folder_that_is_not_ours_is_not_taken_for_an_unfinished_one(source, tm
     stranger = tmp_path / ".unfinished-ours"
     stranger.mkdir()
     (stranger / "thesis.txt").write_text("years of work")
-    with pytest.raises(CheckpointError, match="thesis.txt and no note of a conversion"):
+    with pytest.raises(CheckpointError, match=r"thesis\.txt and no note of a conversion"):
         convert(source, tmp_path / "ours", PRECOMPUTED)
     assert (stranger / "thesis.txt").read_text() == "years of work"
     (stranger / "unfinished.json").write_text("")
