@@ -3,7 +3,6 @@
 Only headers and configurations are read, so a checkpoint of 30 GB answers as quickly as a small one.
 """
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from cambrian_model.checkpoints.foreign import reading
+from cambrian_model.checkpoints.foreign import read_object, reading
 from cambrian_model.checkpoints.native import CONNECTOR_FILE, MODEL_TYPE
 from cambrian_model.checkpoints.plan import read_config
 from cambrian_model.checkpoints.released import (
@@ -178,11 +177,11 @@ def _native_training(folder: Path) -> dict[str, bool]:
     """Returns which parts were trained: by the run that the folder lies in, or by the flags of the original."""
     for run in (folder.parent, folder.parent.parent):
         if (run / RUN).is_file():
-            stages = _read(run / RUN).get("parts", {})
+            stages = read_object(run / RUN, "JSON").get("parts", {})
             stage = folder.name if folder.name in stages else next(reversed(stages), None)
             return _trained_in(stages[stage]) if stage else {}
     kept = folder / KEPT / "config.json"
-    return trained_parts(_read(kept)) if kept.is_file() else {}
+    return trained_parts(read_object(kept, "JSON")) if kept.is_file() else {}
 
 
 def _trained_in(stage: Mapping[str, Mapping[str, Any]]) -> dict[str, bool]:
@@ -219,7 +218,7 @@ def _other(folder: Path, kind: str, facts: Mapping[str, Any]) -> Inspection:
 
 
 def _run(folder: Path) -> Inspection:
-    facts = _read(folder / RUN) if (folder / RUN).is_file() else {}
+    facts = read_object(folder / RUN, "JSON") if (folder / RUN).is_file() else {}
     chosen = {**_chosen(facts, ("recipe", "seed", "stages", "started")), "finished": (folder / RESULT).is_file()}
     models = [folder / "checkpoint", *(folder / "stages" / stage for stage in reversed(facts.get("stages", [])))]
     model = next((path for path in models if (path / "config.json").is_file()), None)
@@ -228,7 +227,7 @@ def _run(folder: Path) -> Inspection:
 
 
 def _training_checkpoint(folder: Path) -> Inspection:
-    facts = _chosen(_read(folder / STATE), ("stage", "step"))
+    facts = _chosen(read_object(folder / STATE, "JSON"), ("stage", "step"))
     tensors = read_tensor_file(folder / "model.safetensors").tensors
     parts = _parts(tensors, _native_part)
     for part in parts:
@@ -238,14 +237,16 @@ def _training_checkpoint(folder: Path) -> Inspection:
 
 
 def _adapter(folder: Path) -> Inspection:
-    facts = _chosen(_read(folder / ADAPTER), ("peft_type", "base_model_name_or_path", "r", "target_modules"))
+    facts = _chosen(
+        read_object(folder / ADAPTER, "JSON"), ("peft_type", "base_model_name_or_path", "r", "target_modules")
+    )
     parts = _parts(read_tensor_file(folder / ADAPTER_WEIGHTS).tensors, lambda name: "adapter")
     _mark_trained(parts, {"adapter": True})
     return Inspection(folder, "adapter of a model (peft)", facts, parts)
 
 
 def _unfinished(folder: Path) -> Inspection:
-    note = _read(folder / NOTE)
+    note = read_object(folder / NOTE, "JSON")
     facts = {**_chosen(note["arguments"], ("source", "to")), "finished files": sorted(note["hashes"])}
     return Inspection(folder, "unfinished conversion; repeat its command to continue it", facts, [])
 
@@ -314,11 +315,3 @@ def _connector_facts(config: CambrianConfig) -> dict[str, Any]:
 
 def _chosen(values: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
     return {key: values[key] for key in keys if key in values}
-
-
-def _read(file: Path) -> dict[str, Any]:
-    with reading(file, "JSON"):
-        values = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(values, dict):
-            raise ValueError(f"it holds {type(values).__name__}, expected an object of fields")
-        return values

@@ -3,11 +3,10 @@
 A checkpoint is a folder in transformers' layout: config.json, safetensors in shards, processor, tokenizer.
 """
 
-import json
 import re
 from pathlib import Path
 
-from cambrian_model.checkpoints.foreign import reading
+from cambrian_model.checkpoints.foreign import read_object
 from cambrian_model.checkpoints.released import MODEL_TYPES
 from cambrian_model.errors import CheckpointError
 
@@ -42,11 +41,11 @@ def check_is_cambrian(source: str | Path) -> None:
     file = folder / "config.json"
     if not file.is_file():
         raise CheckpointError(f"{source}: no config.json there; expected a checkpoint folder of ours")
-    with reading(file, "a configuration"):
-        values = json.loads(file.read_text(encoding="utf-8"))
-    model_type = values.get("model_type") if isinstance(values, dict) else None
+    model_type = read_object(file, "a configuration").get("model_type")
     if model_type != MODEL_TYPE:
-        advice = "`cambrian convert` makes ours of it" if model_type in MODEL_TYPES else "this is another kind of model"
+        advice = (
+            "`cambrian convert` makes ours of it" if str(model_type) in MODEL_TYPES else "this is another kind of model"
+        )
         raise CheckpointError(f'{file}: model_type is "{model_type}", expected "{MODEL_TYPE}"; {advice}')
     if (folder / CONNECTOR_FILE).is_file():
         raise CheckpointError(

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cambrian_model.checkpoints.foreign import reading
+from cambrian_model.checkpoints.foreign import read_object
 from cambrian_model.checkpoints.shards import INDEX, index_text, shard_names
 from cambrian_model.checkpoints.tensor_file import TensorFile, load_torch_file
 from cambrian_model.checkpoints.transfer import Shard
@@ -102,11 +102,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     if not file.is_file():
         raise CheckpointError(f"{file}: no such file; the configuration must lie beside the weights")
-    with reading(file, "a configuration"):
-        values = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(values, dict):
-            raise ValueError(f"it holds {type(values).__name__}, expected an object of fields")
-        return values
+    return read_object(file, "a configuration")
 
 
 def as_json(values: Any) -> bytes:
