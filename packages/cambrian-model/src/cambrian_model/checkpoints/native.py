@@ -43,9 +43,7 @@ def check_is_cambrian(source: str | Path) -> None:
         raise CheckpointError(f"{source}: no config.json there; expected a checkpoint folder of ours")
     model_type = str(read_object(file, "a configuration").get("model_type"))
     if model_type != MODEL_TYPE:
-        advice = (
-            "`cambrian convert` makes ours of it" if model_type in MODEL_TYPES else "this is another kind of model"
-        )
+        advice = "`cambrian convert` makes ours of it" if model_type in MODEL_TYPES else "this is another kind of model"
         raise CheckpointError(f'{file}: model_type is "{model_type}", expected "{MODEL_TYPE}"; {advice}')
     if (folder / CONNECTOR_FILE).is_file():
         raise CheckpointError(
