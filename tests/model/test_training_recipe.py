@@ -7,19 +7,30 @@ from transformers import AutoTokenizer
 from cambrian_model.errors import RecipeError
 from cambrian_model.recipes import tiny_tokenizer
 from cambrian_model.training.recipe import Recipe, list_recipes, load_recipe
+from cambrian_model.training.recipe.stage import BatchSection
 from tests.support.recipes import SCRATCH
 
 
 def test_every_recipe_of_the_package_loads_and_has_a_summary():
     recipes = dict(list_recipes())
 
-    assert {"tiny", "photographs"} <= set(recipes)
+    assert {"tiny", "photographs", "study", *(f"cambrian-{size}" for size in ("phi3-3b", "8b", "13b", "34b"))} <= set(
+        recipes
+    )
     assert all(recipes.values())
     assert all(load_recipe(name).name == name for name in recipes)
 
 
 def test_a_resolved_recipe_reads_back_as_itself(tmp_path):
-    recipe = load_recipe(SCRATCH, ["stages.align.optim.part_lr.connector=1e-3", "seed=3"])
+    recipe = load_recipe(
+        SCRATCH,
+        [
+            "stages.align.optim.groups={connector: {lr: 1e-3}, language_model.*.mlp.*: {weight_decay: 0.5}}",
+            "stages.align.data={scenes: 0.5}",
+            "stages.finetune.follows=any",
+            "seed=3",
+        ],
+    )
     path = tmp_path / "recipe.yaml"
     path.write_text(recipe.to_yaml())
 
@@ -64,11 +75,25 @@ def test_overrides_reach_every_kind_of_value():
         ("stages.align.batch.rows=0", r"stages.align.batch.rows is 0: input should be greater than or equal to 1"),
         ("stages.align.optim.lr=fast", r"stages.align.optim.lr is 'fast': input should be a valid number"),
         ("stages.align.max_steps=null", r"stages.align has no end; set max_steps or epochs"),
-        ("stages.align.train=[conector]", r"stages.align.train.0 is 'conector': input should be .*'connector'"),
-        ("stages.align.train=[connector, connector]", r"stages.align train names a part twice"),
+        ("stages.align.train=[conector]", r'stages.align.train names "conector"; did you mean "connector"'),
+        ("stages.align.train=[connector, connector]", r"stages.align.train names a part twice"),
+        ("stages.align.optim.groups.conector.lr=1", r'optim.groups names "conector"; did you mean "connector"'),
+        (
+            "stages.align.optim.groups={a.*: {lrr: 1}}",
+            r'unknown key "stages.align.optim.groups.a.\*.lrr"; did you mean',
+        ),
+        ("stages.align.data={scenes: 0}", r"stages.align.data.scenes is 0: input should be greater than 0"),
+        ("stages.align.data={scene: 1}", r'stages.align.data is "scene"; did you mean "scenes"'),
+        ("stages.align.validation={data: scenes, every: 5}", r"stages.align validates on scenes, which it trains on"),
+        ("stages.align.validation={data: scene, every: 5}", r'stages.align.validation.data is "scene"; did you mean'),
+        ("stages.finetune.follows=algin", r'stages.finetune.follows is "algin"; did you mean "align"'),
+        ("stages.align.adapters={rank: 4}", r'give both "adapters" in train and the section adapters'),
+        ("stages.align.train=[adapters]", r'give both "adapters" in train and the section adapters'),
+        ("stages.align.feature_cache=true", r"feature_cache: true, but trains vision_encoders"),
+        ("parallel.strategy=zero", r"parallel.strategy is 'zero': input should be 'auto', 'ddp' or 'fsdp'"),
         ("stages.align.data=scene", r'stages.align.data is "scene"; did you mean "scenes"'),
         ("data.scenes.records=x.jsonl", r"data.scenes both records and scenes are given"),
-        ("precision=fp8", r"precision is 'fp8': input should be 'fp32' or 'bf16'"),
+        ("precision=fp8", r"precision is 'fp8': input should be 'fp32', 'bf16' or 'fp16'"),
         ("seed.more=1", r"seed.more: seed is 0 and has no keys"),
         ("max_steps", r"is not KEY=VALUE"),
         ("seed=[1", r'override "seed=\[1":1'),
@@ -80,8 +105,46 @@ def test_a_bad_override_names_key_and_value(override, message):
 
 
 def test_a_learning_rate_for_a_frozen_part_is_refused():
-    with pytest.raises(RecipeError, match=r"part_lr names vision_encoders, which this stage does not train"):
-        load_recipe("photographs", ["stages.align.optim.part_lr.vision_encoders=1e-3"])
+    with pytest.raises(RecipeError, match=r"optim.groups names vision_encoders, which this stage does not train"):
+        load_recipe("photographs", ["stages.align.optim.groups.vision_encoders.lr=1e-3"])
+
+
+def test_a_stage_starts_from_the_one_before_unless_it_says_otherwise():
+    assert load_recipe(SCRATCH).predecessor("align") is None
+    assert load_recipe(SCRATCH).predecessor("finetune") == "align"
+    assert load_recipe(SCRATCH, ["stages.finetune.follows=any"]).predecessor("finetune") is None
+
+
+def test_null_takes_a_stage_and_a_source_away(tmp_path):
+    path = write_recipe(tmp_path / "one.yaml", extends="study", name="one", stages={"align": None})
+    recipe = load_recipe(path)
+
+    assert list(recipe.stages) == ["finetune"]
+    assert recipe.predecessor("finetune") is None
+
+
+def test_a_step_has_the_same_rows_however_many_ranks_share_them():
+    batch = BatchSection(rows=12, micro_rows=2, row_tokens=64)
+
+    assert [batch.micro_batches(ranks) for ranks in (1, 2, 4, 5, 12)] == [6, 3, 2, 2, 1]
+    assert BatchSection(rows=12, row_tokens=64).micro_batches(1) == 1
+
+
+def test_the_published_recipes_state_the_published_values():
+    large = load_recipe("cambrian-34b")
+    assert {name: load_recipe(f"cambrian-{name}").stages["finetune"].optim.lr for name in ("8b", "13b", "34b")} == {
+        "8b": 4e-5,
+        "13b": 4e-5,
+        "34b": 2e-5,
+    }
+    assert {group: values.lr for group, values in large.stages["align"].optim.groups.items()} == {
+        "sva": 1e-4,
+        "in_llm": 1e-4,
+    }
+    assert (large.stages["align"].optim.lr, large.stages["align"].optim.warmup) == (1e-3, 0.06)
+    assert large.model.spec()["connector"]["in_llm"] == {"start": 0, "stride": 7, "count": 9}
+    assert load_recipe("study-unfrozen").stages["finetune"].optim.groups["vision_encoders"].lr == 1e-5
+    assert "vision_encoders" not in load_recipe("study").stages["finetune"].train
 
 
 def test_an_unknown_recipe_suggests_the_nearest():
@@ -234,7 +297,7 @@ def test_a_source_has_one_origin(one, other):
 
 
 def test_a_source_without_an_origin_says_which_there_are():
-    with pytest.raises(RecipeError, match=r"give records \(and images\), scenes, grounding, or questions"):
+    with pytest.raises(RecipeError, match=r"give records \(and images\), stream, scenes, grounding, or questions"):
         load_recipe(SCRATCH, with_data({"images": "pictures"}))
 
 
