@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.distributed.fsdp import FSDPModule
 from transformers import AutoModelForCausalLM, GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.utils import ModelOutput
 
@@ -23,10 +23,12 @@ from cambrian_model.connectors.sva import SVABlock, in_llm_block
 from cambrian_model.errors import CheckpointError, ConfigError, PromptError
 from cambrian_model.language.adapters import BLOCK, linear_layers, refuse_adapters
 from cambrian_model.language.aggregation import TokenContext, add_sva_blocks, decoder_layers
+from cambrian_model.language.loss import LossOptions, check_head, decode, find_targets, summed_loss, token_loss
 from cambrian_model.language.placement import image_positions, share_pictures
 from cambrian_model.offloading import load_whole
 from cambrian_model.processing.sample import IGNORED_LABEL
 from cambrian_model.vision import VisionEncoder, build_vision_encoder
+from cambrian_model.vision.base import is_trained
 
 MEMORY_ALIGNMENT = 64  # bytes; what torch's own allocator gives
 
@@ -53,7 +55,11 @@ class ImageFeatures(NamedTuple):
 
 
 class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
-    """A language model that sees through several vision encoders."""
+    """A language model that sees through several vision encoders.
+
+    Attributes:
+        loss_options: How `forward` computes the loss of `labels`; training sets it, and no checkpoint holds it.
+    """
 
     config_class = CambrianConfig
     config: CambrianConfig
@@ -75,6 +81,8 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.vision_encoders = nn.ModuleList(build_vision_encoder(encoder) for encoder in config.encoders)
         self.connector = build_connector(config)
         self.language_model = AutoModelForCausalLM.from_config(config.get_text_config())
+        self.loss_options = LossOptions()
+        self._checked_loss = "whole"  # the implementation last found to fit this language model
         self.in_llm_layers = config.in_llm_layers
         if self.in_llm_layers:
             self._add_in_llm_blocks()
@@ -177,8 +185,9 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
         ]
 
     def _encode_nothing(self, encoder: VisionEncoder, pixels: Tensor) -> Tensor:
-        if any(parameter.requires_grad for parameter in encoder.parameters()):
-            # Ranks without pictures must still reach every trainable parameter; many encoders refuse an empty batch.
+        if is_trained(encoder) or isinstance(encoder, FSDPModule):
+            # Ranks without pictures must still reach every trainable parameter, and gather every sharded one with the
+            # others; many encoders refuse an empty batch.
             return encoder(pixels.new_zeros(1, *pixels.shape[1:]))[:0]
         return pixels.new_zeros(0, encoder.config.num_tokens, encoder.config.width)
 
@@ -255,6 +264,8 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ) -> ModelOutput:
         """Predicts the next token of every position.
 
+        With `labels`, the output has their loss; its `logits` are None if `loss_options` ask for a loss without them.
+
         Args:
             input_ids: Token ids; every image token of a picture carries `config.image_token_id`, in the order of the
                 pictures, exactly as many as `image_tokens.num_image_tokens` says.
@@ -277,6 +288,7 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
         Raises:
             PromptError: Image tokens and pictures do not agree in number.
+            ConfigError: `loss_options` ask for what this language model, or this machine, cannot do.
         """
         if use_cache is None and (self.training or labels is not None):
             use_cache = False
@@ -291,22 +303,51 @@ class CambrianForConditionalGeneration(PreTrainedModel, GenerationMixin):
             inputs_embeds, context = self._splice(input_ids, images, _is_decoding(input_ids, past_key_values))
             if self.in_llm_layers:
                 kwargs["vision_context"] = context
-        outputs = self.language_model(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-            logits_to_keep=logits_to_keep,
+        inputs = {
+            "inputs_embeds": inputs_embeds,
+            "attention_mask": attention_mask,
+            "position_ids": position_ids,
+            "past_key_values": past_key_values,
+            "use_cache": use_cache,
             **kwargs,
-        )
-        if labels is not None:
-            labels = labels.masked_fill(labels == self.config.image_token_id, IGNORED_LABEL)
+        }
+        if labels is None:
+            return self.language_model(**inputs, logits_to_keep=logits_to_keep)
+        labels = labels.masked_fill(labels == self.config.image_token_id, IGNORED_LABEL)
+        if self.loss_options.implementation == "whole":
+            outputs = self.language_model(**inputs, logits_to_keep=logits_to_keep)
             outputs.loss = token_loss(outputs.logits, labels, num_items_in_batch)
-            if (balance := getattr(outputs, "aux_loss", None)) is not None:  # of experts, if the configuration asks
-                weight = self.config.get_text_config().router_aux_loss_coef
-                outputs.loss = outputs.loss + weight * balance.to(outputs.loss.device)
+        else:
+            outputs = self._score_without_logits(inputs, labels, num_items_in_batch)
+        if (balance := getattr(outputs, "aux_loss", None)) is not None:  # of experts, if the configuration asks
+            outputs.loss = outputs.loss + self._weighted(balance.to(outputs.loss.device), labels, num_items_in_batch)
         return outputs
+
+    def _score_without_logits(
+        self, inputs: dict[str, Any], labels: Int[Tensor, "batch sequence"], num_items: Tensor | int | None
+    ) -> ModelOutput:
+        targets = find_targets(labels)
+        decoded = decode(self.language_model, inputs)
+        if self._checked_loss != self.loss_options.implementation:
+            check_head(self.language_model, decoded, self.loss_options)
+            self._checked_loss = self.loss_options.implementation
+        total = summed_loss(self.language_model, decoded, targets, self.loss_options)
+        outputs = decoded.outputs
+        outputs.loss = total / (num_items if num_items is not None else max(len(targets.ids), 1))
+        outputs.logits = None
+        return outputs
+
+    def _weighted(
+        self, balance: Float[Tensor, ""], labels: Int[Tensor, "batch sequence"], num_items: Tensor | int | None
+    ) -> Float[Tensor, ""]:
+        """Weights the balance of experts by this batch's share of the supervised tokens, if it is a part of a step.
+
+        So it is averaged over the parts, as the rest of the loss is, and a batch with nothing supervised adds nothing.
+        """
+        balance = self.config.get_text_config().router_aux_loss_coef * balance
+        if num_items is None:
+            return balance
+        return balance * ((labels[:, 1:] != IGNORED_LABEL).sum() / num_items)
 
     def _needs_images(self, *given: Any) -> bool:
         # In training the connector always runs, on nothing if need be, so that every rank reduces the same gradients.
@@ -409,19 +450,6 @@ def _select_images(images: ImageFeatures, order: Sequence[int]) -> ImageFeatures
 def split_tokens(tokens: Float[Tensor, "tokens dim"], lengths: Sequence[int]) -> list[Tensor]:
     """Splits image tokens by picture; no pictures give no parts."""
     return list(tokens.split(list(lengths))) if lengths else []
-
-
-def token_loss(
-    logits: Float[Tensor, "batch sequence vocabulary"],
-    labels: Int[Tensor, "batch sequence"],
-    num_items: Tensor | int | None = None,
-) -> Float[Tensor, ""]:
-    """Cross-entropy of every supervised token, summed and divided by `num_items` (default: their number)."""
-    targets = labels[:, 1:].flatten()
-    total = functional.cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(), targets, ignore_index=IGNORED_LABEL, reduction="sum"
-    )
-    return total / (num_items if num_items is not None else (targets != IGNORED_LABEL).sum().clamp(min=1))
 
 
 def _align(model: nn.Module) -> None:

@@ -15,13 +15,18 @@ def linear_layers(language_model: nn.Module, head: nn.Module | None, names: Iter
     """Returns a pattern of the language model's linear layers of these names (default: all but its head).
 
     Raises:
-        ConfigError: It has no linear layer of a name.
+        ConfigError: It has no linear layer of a name, or none at all.
     """
     found = {
         path.rpartition(".")[2]
         for path, module in language_model.named_modules()
         if isinstance(module, nn.Linear) and module is not head and f".{BLOCK}." not in path
     }
+    if not found:
+        raise ConfigError(
+            f"{type(language_model).__name__} has no linear layer for an adapter to sit on; train its own weights, "
+            "or choose another language model"
+        )
     names = list(names)
     for name in names:
         if name not in found:

@@ -7,9 +7,9 @@ template that does not mark it is rendered turn by turn, and what each assistant
 import re
 import threading
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 from transformers import PreTrainedTokenizerBase
@@ -17,6 +17,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from cambrian_model.config import IMAGE_TOKEN
 from cambrian_model.errors import PromptError, did_you_mean
+from cambrian_model.processing.outline import Outline, Rendered, Span, placeholders
 
 DEFAULT_TEMPLATE = "user_assistant"
 
@@ -25,15 +26,12 @@ _FOLDER = resources.files("cambrian_model.processing") / "chat_templates"
 # Conversations on which a template shows how it treats turns.
 _TURNS = tuple({"role": role, "content": text} for role, text in zip(("user", "assistant") * 2, "abcd", strict=True))
 _CAPTION = ({"role": "user", "content": IMAGE_TOKEN}, {"role": "assistant", "content": "a"})
+# Of our templates, those that write contents as they are; "plain" looks for pictures in them.
+_WRITING = ("chatml_direct", "llama_3", "phi3", "user_assistant", "vicuna_v1")
+_MESSAGE_KEYS = {"role", "content"}
+_MOST_OUTLINES = 1024
 # The library keeps one tracker of generation blocks for all threads.
 _TRACKER = threading.Lock()
-
-
-class Rendered(NamedTuple):
-    """A conversation as text, and the (start, end) of each part of it that the assistant writes."""
-
-    text: str
-    supervised: list[tuple[int, int]]
 
 
 def template_names() -> list[str]:
@@ -50,6 +48,11 @@ def named_template(name: str) -> str:
     if name not in template_names():
         raise PromptError(f'unknown chat template "{name}"{did_you_mean(name, template_names())}')
     return (_FOLDER / f"{name}.jinja").read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=1)
+def _writing_templates() -> frozenset[str]:
+    return frozenset(map(named_template, _WRITING))
 
 
 def choose_template(chosen: str | None, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -84,6 +87,8 @@ class ChatTemplate:
         self.source = source
         self.special_tokens = dict(special_tokens)
         self.marks_generation = _GENERATION.search(source) is not None
+        self._writes_contents = source in _writing_templates()
+        self._outlines: dict[Any, Outline] = {}
 
     def render(
         self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = False, **variables: Any
@@ -115,14 +120,32 @@ class ChatTemplate:
 
     def _render(
         self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool, variables: Mapping[str, Any]
-    ) -> tuple[str, list[tuple[int, int]]]:
+    ) -> tuple[str, list[Span]]:
         text, spans = self._write(messages, add_generation_prompt, variables)
         closing = "" if self.marks_generation or add_generation_prompt else self._closing
         return text.removesuffix(closing), spans
 
     def _write(
         self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool, variables: Mapping[str, Any]
-    ) -> tuple[str, list[tuple[int, int]]]:
+    ) -> Rendered:
+        if not self._writes_contents or variables or any(message.keys() != _MESSAGE_KEYS for message in messages):
+            return self._run(messages, add_generation_prompt, variables)
+        contents = [message["content"] for message in messages]
+        shape = (add_generation_prompt, *((message["role"], bool(message["content"])) for message in messages))
+        if (outline := self._outlines.get(shape)) is None:
+            outline = self._outline(messages, add_generation_prompt)
+            self._outlines = {} if len(self._outlines) >= _MOST_OUTLINES else self._outlines
+            self._outlines[shape] = outline
+        return outline.fill(contents)
+
+    def _outline(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool) -> Outline:
+        marks = placeholders([message["content"] for message in messages])
+        empty = [{**message, "content": mark} for message, mark in zip(messages, marks, strict=True)]
+        return Outline.of(self._run(empty, add_generation_prompt, {}))
+
+    def _run(
+        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool, variables: Mapping[str, Any]
+    ) -> Rendered:
         try:
             with _TRACKER:
                 texts, spans = render_jinja_template(
@@ -134,7 +157,7 @@ class ChatTemplate:
                 )
         except (jinja2.TemplateError, TypeError) as error:
             raise PromptError(f"the chat template refuses this conversation: {error}") from error
-        return texts[0], [(start, end) for start, end in spans[0]] if spans else []
+        return Rendered(texts[0], [(start, end) for start, end in spans[0]] if spans else [])
 
     @cached_property
     def _closing(self) -> str:
@@ -152,7 +175,7 @@ class ChatTemplate:
 
     def _spans_by_prefix(
         self, messages: Sequence[Mapping[str, Any]], text: str, variables: Mapping[str, Any]
-    ) -> list[tuple[int, int]]:
+    ) -> list[Span]:
         spans = []
         for i, message in enumerate(messages):
             if message["role"] != "assistant":

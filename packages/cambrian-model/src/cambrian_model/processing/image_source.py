@@ -5,6 +5,7 @@ Every failure is an `ImageError` that names the file or the position; no other i
 
 import io
 import struct
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from cambrian_model.errors import ImageError
+from cambrian_model.processing.image_header import header_size
 
 ImageSource: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | Tensor
 
@@ -66,11 +68,19 @@ def read_image_size(source: ImageSource, name: str = "image") -> tuple[int, int]
     Raises:
         ImageError: The file is missing, no image or too large.
     """
+    if isinstance(source, (str, Path, bytes)) and (size := header_size(source)) and _is_usual(size):
+        return size
     with _opened(source, name) as image:
         width, height = image.size
         # Pillow gives a TIFF's size as it will be seen, any other's as it is stored.
         turned = image.format != "TIFF" and image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS
         return (width, height) if turned else (height, width)
+
+
+def _is_usual(size: tuple[int, int]) -> bool:
+    """Whether a picture has pixels, and not too many."""
+    height, width = size
+    return 0 < height * width <= (Image.MAX_IMAGE_PIXELS or sys.maxsize)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from cambrian_model.image_tokens import num_image_tokens
 from cambrian_model.processing.chat import ChatTemplate, choose_template
 from cambrian_model.processing.image_source import ImageSource
 from cambrian_model.processing.images import CambrianImageProcessor
+from cambrian_model.processing.measure import Measure
 from cambrian_model.processing.messages import Conversation, read_messages, restore
 from cambrian_model.processing.padding import LIBRARY_OPTIONS, Padding, refuse_options
 from cambrian_model.processing.pairing import attach_images, deal_images, require_match
@@ -228,7 +229,18 @@ class CambrianProcessor(ProcessorMixin):
         pixels = self.image_processor(sources, names=[f"{name}, image {i}" for i in range(len(sources))])
         input_ids, labels = self._expand(segments, pixels["image_sizes"].tolist())
         _require_supervised(labels, name)
-        return Sample(torch.tensor(input_ids), torch.tensor(labels), pixels["pixel_values"], pixels["image_sizes"])
+        return Sample(
+            torch.tensor(input_ids),
+            torch.tensor(labels),
+            pixels["pixel_values"],
+            pixels["image_sizes"],
+            picture_end=self.picture_end(input_ids),
+        )
+
+    def picture_end(self, input_ids: Sequence[int]) -> int:
+        """Returns how many tokens there are up to the end of the last picture; 0 without pictures."""
+        backwards = list(reversed(input_ids))
+        return len(input_ids) - backwards.index(self.image_token_id) if self.image_token_id in backwards else 0
 
     def encode_text(
         self, messages: Messages, image_sizes: Sequence[Sequence[int]] = (), name: str = "conversation"
@@ -252,7 +264,32 @@ class CambrianProcessor(ProcessorMixin):
         Raises:
             PromptError: Sizes and placeholders do not match in number, or nothing is supervised.
         """
-        return len(self.encode_text(messages, image_sizes, name)[0])
+        return self.measure(messages, image_sizes, name).length
+
+    def measure(
+        self, messages: Messages, image_sizes: Sequence[Sequence[int]] = (), name: str = "conversation"
+    ) -> Measure:
+        """Returns what `encode` will make of a conversation with pictures of these (height, width), in numbers.
+
+        Raises:
+            PromptError: Sizes and placeholders do not match in number, or nothing is supervised.
+        """
+        segments = self._training_segments(self._read(messages, name), name)
+        require_match(_count_marks(segments), len(image_sizes), name)
+        sizes = iter(image_sizes)
+        length, picture_end, first_supervised = 0, 0, None
+        for segment in segments:
+            if segment.is_image:
+                length += num_image_tokens(next(sizes), self.grid_side)
+                picture_end = length
+                continue
+            if segment.supervised and first_supervised is None:
+                taught = (i for i, token in enumerate(segment.ids) if not self._encoder.is_unknown(token))
+                first_supervised = next((length + i for i in taught), None)
+            length += len(segment.ids)
+        if first_supervised is None:
+            raise _nothing_supervised(name)
+        return Measure(length, picture_end, first_supervised)
 
     @classmethod
     def _get_arguments_from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> list[Any]:
@@ -297,8 +334,7 @@ class CambrianProcessor(ProcessorMixin):
             )
 
     def _read(self, messages: Messages, name: str) -> Conversation:
-        joint = " " if self._encoder.unspellable("\n") else "\n"
-        return read_messages(messages, joint, name)
+        return read_messages(messages, self._encoder.joint, name)
 
     def _training_segments(self, conversation: Conversation, name: str) -> list[Segment]:
         template = self._template()
@@ -356,7 +392,11 @@ def _reply(text: str) -> dict[str, str]:
 
 def _require_supervised(labels: Sequence[int], name: str) -> None:
     if all(label == IGNORED_LABEL for label in labels):
-        raise PromptError(f"{name}: nothing to learn from; it needs an assistant message with text")
+        raise _nothing_supervised(name)
+
+
+def _nothing_supervised(name: str) -> PromptError:
+    return PromptError(f"{name}: nothing to learn from; it needs an assistant message with text")
 
 
 def _count_marks(segments: Sequence[Segment]) -> int:

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from cambrian_model.config import IMAGE_TOKEN
 from cambrian_model.errors import PromptError
 from cambrian_model.processing.messages import ESCAPE, restore
+from cambrian_model.processing.words import WordEncoder
 
 _MARK = re.compile(re.escape(IMAGE_TOKEN))
 
@@ -34,6 +35,9 @@ class TextEncoder:
 
     So the letters "<image>" in a message never become an image token. Copies of an encoder share it: it never changes.
 
+    Attributes:
+        joint: What goes between a picture and its text: a line break, or a space if the tokenizer cannot spell that.
+
     Raises:
         PromptError: The tokenizer does not come from the `tokenizers` library.
     """
@@ -43,10 +47,12 @@ class TextEncoder:
         if not isinstance(backend, Tokenizer):
             raise PromptError(f"{type(tokenizer).__name__} is a slow tokenizer; load its fast version (tokenizer.json)")
         self._backend = _without_image_token(backend)
+        self._words = WordEncoder(self._backend)
         self._bos_token = tokenizer.bos_token
         # An unknown token that is also the end of a sequence (GPT-2, CLIP) says nothing about spelling.
         self._unknown_id = None if tokenizer.unk_token == tokenizer.eos_token else tokenizer.unk_token_id
         self._opening_ids = self._find_opening_ids()
+        self.joint = " " if self.unspellable("\n") else "\n"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "TextEncoder":
         return self
@@ -74,6 +80,7 @@ class TextEncoder:
         """Encodes `piece` as it reads after `context`: by itself it may get a space in front (SentencePiece)."""
         if not context:
             return self._ids(piece)
+        context = self._words.end_of(context)
         before, both = self._ids(context), self._ids(context + piece)
         return both[len(before) :] if both[: len(before)] == before else self._ids(piece)
 
@@ -86,7 +93,7 @@ class TextEncoder:
         return "".join(char for char in dict.fromkeys(text) if self._unknown_id in self._ids(char))
 
     def _ids(self, text: str) -> list[int]:
-        return self._backend.encode(text, add_special_tokens=False).ids
+        return self._words.encode(text)
 
     def _find_opening_ids(self) -> list[int]:
         bare, full = self._ids("a"), self._backend.encode("a", add_special_tokens=True).ids

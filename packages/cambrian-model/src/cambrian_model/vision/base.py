@@ -38,14 +38,32 @@ class VisionEncoder(nn.Module):
         """
         dtype = next((parameter.dtype for parameter in self.parameters()), pixels.dtype)
         levels = [resize_grid(level, self.config.grid_side) for level in self.encode(pixels.to(dtype))]
-        return levels[0] if len(levels) == 1 else torch.cat(levels, dim=-1)
+        features = levels[0] if len(levels) == 1 else torch.cat(levels, dim=-1)
+        # The last bit of a product depends on how its input lies in memory, and saved features lie in order.
+        return features.contiguous()
 
     def train(self, mode: bool = True) -> "VisionEncoder":
         """A frozen encoder stays in evaluation mode: batch statistics and drop-path never move."""
-        return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
+        return super().train(mode and is_trained(self))
+
+    def checkpoint_activations(self) -> None:
+        """Keeps from now on only what enters each block while it trains, and computes the rest again.
+
+        Raises:
+            ConfigError: The model cannot do it.
+        """
+        raise ConfigError(
+            f"vision encoder {self.config.name} cannot checkpoint its activations; leave vision_encoders out, "
+            "or freeze it"
+        )
 
     def restore_buffers(self) -> None:
         """Recomputes buffers that checkpoints do not hold; called after weights were loaded into an empty shell."""
+
+
+def is_trained(module: nn.Module) -> bool:
+    """Tells whether any parameter of a module is trained."""
+    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def chosen_levels(config: VisionEncoderConfig) -> list[int]:

@@ -93,6 +93,11 @@ class DiffusionEncoder(VisionEncoder):
             for name in names:
                 setattr(module, name, None)
 
+    def checkpoint_activations(self) -> None:
+        """Lets diffusers do it."""
+        self.unet.enable_gradient_checkpointing()
+        self.vae.enable_gradient_checkpointing()
+
     def encode(self, pixels: Float[Tensor, "images 3 side side"]) -> list[Float[Tensor, "images _tokens _width"]]:
         """Returns the outputs of the chosen up blocks, in their order."""
         latents = self.vae.encode(pixels).latent_dist.mode() * self.vae.config.scaling_factor

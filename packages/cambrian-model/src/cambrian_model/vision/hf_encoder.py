@@ -141,6 +141,16 @@ class HfEncoder(VisionEncoder):
         prefix = num_tokens - num_patches
         return prefix if prefix in (0, 1, 2, 1 + registers) else 0  # models in stages have fewer tokens than patches
 
+    def checkpoint_activations(self) -> None:
+        """Lets transformers do it.
+
+        Raises:
+            ConfigError: transformers cannot, with this model.
+        """
+        if not self.body.supports_gradient_checkpointing:
+            super().checkpoint_activations()
+        self.body.activation_checkpointing_enable()
+
     def restore_buffers(self) -> None:
         """Copies the buffers that transformers computes and does not save (position indices, rotary frequencies)."""
         if unsaved := unsaved_buffers(self.body):

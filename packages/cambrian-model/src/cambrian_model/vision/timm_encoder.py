@@ -68,6 +68,19 @@ class TimmEncoder(VisionEncoder):
         )
         return [grid.flatten(2).transpose(1, 2) for grid in grids]
 
+    def checkpoint_activations(self) -> None:
+        """Lets timm do it.
+
+        Raises:
+            ConfigError: timm cannot, with this model.
+        """
+        if not hasattr(self.body, "set_grad_checkpointing"):
+            super().checkpoint_activations()
+        try:
+            cast(Callable[[bool], None], self.body.set_grad_checkpointing)(True)
+        except AssertionError:  # how timm says that a model cannot
+            super().checkpoint_activations()
+
     def restore_buffers(self) -> None:
         """Copies the buffers that timm computes and does not save (rotary tables, relative position indices)."""
         if unsaved := unsaved_buffers(self.body):

@@ -1,0 +1,179 @@
+"""Token ids by words: most text is words seen before, and a word behind a space becomes the same tokens anywhere.
+
+That holds for a tokenizer of which four things are known, and every other one encodes its texts whole:
+  its added tokens are found in the text as it stands, and swallow nothing before them;
+  it changes text before that, if at all, by NFC or by writing "▁" for a space, and NFC combines nothing with a space;
+  it then cuts text by an expression in which nothing goes from another character on to a space, or it does not cut;
+  where it does not cut, no merge makes a token that holds a space behind another character.
+So, between two added tokens, nothing reaches across the place between a visible character and a space.
+"""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import chain
+from string import ascii_letters
+from typing import Any
+
+from tokenizers import Tokenizer
+
+# Of GPT-2, Llama 3 and Qwen 2.
+_GPT_2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_LLAMA_3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
+    r"\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_CUTS = {_GPT_2, _LLAMA_3, _LLAMA_3.replace(r"\p{N}{1,3}", r"\p{N}")}
+_SPACE = "▁"
+_SPELL_SPACE = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
+_NORMALIZERS: tuple[Any, ...] = (
+    None,
+    {"type": "NFC"},
+    {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": _SPACE}, _SPELL_SPACE]},
+)
+_ACROSS = re.compile(rf"[^{_SPACE}]{_SPACE}")
+# A space is a cut where a visible character stands before it; letters of all scripts are, other signs only of ASCII.
+_CUT = re.compile(r"(?<=[\w!-~]) ")
+_MOST_WORDS = 1 << 18  # some 50 MB
+_MOST_RECENT = 256
+_SHORT = 16  # characters that are remembered as they are, without a look for words
+
+
+class WordEncoder:
+    """Gives exactly the ids of `tokenizer.encode(text, add_special_tokens=False)`, faster where words come again.
+
+    Attributes:
+        is_by_words: Whether the tokenizer is one of which that is known to be the same.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        state = json.loads(tokenizer.to_str())
+        self._tokenizer = tokenizer
+        contents = [token["content"] for token in state["added_tokens"]]
+        self._added = re.compile(f"({_any_of(contents)})" if contents else "(?!)")
+        self._added_ends = frozenset(content[-1:] for content in contents)
+        self._reach_across_spaces = any(map(str.isspace, chain.from_iterable(contents)))
+        used = frozenset(chain.from_iterable(contents))
+        self._anchor = next((letter for letter in ascii_letters if letter not in used), "")
+        self.is_by_words = _keeps_words_apart(state) and bool(self._anchor)
+        self._recent = lru_cache(_MOST_RECENT)(self._encode)  # the same prompt stands before many answers
+        self._whole = _Remembered(self._encode)
+        self._words = _Remembered(self._encode_behind_space)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out what is remembered; it is found again."""
+        return {"tokenizer": self._tokenizer}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["tokenizer"])  # type: ignore[misc]
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the ids of a text."""
+        if not self.is_by_words:
+            return list(self._recent(text))
+        first, *others = self._added.split(text)
+        ids = self._encode_part("", first)
+        for start, part in zip(others[::2], others[1::2], strict=True):
+            if len(part) < _SHORT:
+                ids += self._whole[start + part]
+            else:
+                ids += self._encode_part(start, part)
+        return ids
+
+    def end_of(self, context: str) -> str:
+        """Returns a shorter text behind which any piece has the ids that it has behind `context`."""
+        cut = context.rfind(" ")
+        before = context[cut - 1 : cut] if cut > 0 else ""
+        is_cut = _CUT.match(before + " ", 1) is not None
+        # An added token of `context` may end there, and some tokenizers begin afresh behind one.
+        if not self.is_by_words or self._reach_across_spaces or before in self._added_ends or not is_cut:
+            return context
+        return self._anchor + context[cut:]
+
+    def _encode_part(self, start: str, part: str) -> list[int]:
+        """Returns the ids of an added token and what follows it up to the next one."""
+        first, *words = _cut(part)
+        ids = list(self._whole[start + first]) if start or first else []
+        ids += chain.from_iterable(map(self._words.__getitem__, words))
+        return ids
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def _encode_behind_space(self, word: str) -> tuple[int, ...]:
+        return self._encode(f"{self._anchor} {word}")[len(self._whole[self._anchor]) :]
+
+
+class _Remembered(dict[str, tuple[int, ...]]):
+    """Ids of texts, found when first asked for; begins afresh when there are too many."""
+
+    def __init__(self, find: Callable[[str], tuple[int, ...]]) -> None:
+        super().__init__()
+        self._find = find
+
+    def __missing__(self, text: str) -> tuple[int, ...]:
+        ids = self._find(text)
+        if len(self) >= _MOST_WORDS:
+            self.clear()
+        self[text] = ids
+        return ids
+
+
+def _cut(text: str) -> list[str]:
+    """Returns the start of a text and its further words, each without the space in front of it."""
+    # Most text needs no expression: then every space is one behind a visible character, or the very first character.
+    is_odd = "  " in text or "\n " in text or "\t " in text or "\r " in text or "\v " in text or "\f " in text
+    return _CUT.split(text) if is_odd or text[:1] == " " or not text.isascii() else text.split(" ")
+
+
+def _any_of(contents: Sequence[str]) -> str:
+    """Returns an expression that finds the leftmost of some texts, and there the longest; grouped, which is faster."""
+    by_letter: dict[str, list[str]] = {}
+    for content in sorted(contents, key=len, reverse=True):
+        by_letter.setdefault(content[:1], []).append(content[1:])
+    groups = (f"{re.escape(letter)}(?:{'|'.join(map(re.escape, rest))})" for letter, rest in by_letter.items())
+    return "|".join(groups)
+
+
+def _keeps_words_apart(state: dict[str, Any]) -> bool:
+    """Whether nothing reaches across a space, see the top of this file."""
+    model, cutter = state["model"], state["pre_tokenizer"]
+    if model["type"] != "BPE" or model["dropout"] or state["normalizer"] not in _NORMALIZERS:
+        return False
+    if not all(map(_is_plain, state["added_tokens"])):
+        return False
+    if _cuts_before_spaces(cutter):
+        return True
+    is_uncut = cutter is None and state["normalizer"] == _NORMALIZERS[-1]
+    is_spelled = cutter is not None and cutter["type"] == "Metaspace" and cutter["replacement"] == _SPACE
+    return (
+        (is_uncut or is_spelled)
+        and not model["ignore_merges"]
+        and not (model["continuing_subword_prefix"] or model["end_of_word_suffix"])
+        and _SPACE in model["vocab"]
+        and not any(_ACROSS.search("".join(merge)) for merge in model["merges"])
+    )
+
+
+def _is_plain(token: dict[str, Any]) -> bool:
+    """Whether an added token is found wherever its letters stand, and takes nothing in front of it."""
+    return bool(token["content"]) and not (token["normalized"] or token["single_word"] or token["lstrip"])
+
+
+def _cuts_before_spaces(cutter: dict[str, Any] | None) -> bool:
+    """Whether text is cut by one of the known expressions, and then spelled in bytes."""
+    if cutter is None:
+        return False
+    if cutter["type"] == "ByteLevel":
+        return cutter["use_regex"] and not cutter["add_prefix_space"]
+    if cutter["type"] != "Sequence" or len(cutter["pretokenizers"]) != 2:
+        return False
+    split, spelled = cutter["pretokenizers"]
+    return (
+        split["type"] == "Split"
+        and split["pattern"].get("Regex") in _CUTS
+        and (split["behavior"], split["invert"]) == ("Isolated", False)
+        and spelled["type"] == "ByteLevel"
+        and not (spelled["use_regex"] or spelled["add_prefix_space"])
+    )
