@@ -1,7 +1,7 @@
 """A new model from its parts: a language model, a tokenizer, vision encoders, a connector."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ from cambrian_model.config import IMAGE_TOKEN, CambrianConfig
 from cambrian_model.errors import CheckpointError, ConfigError, did_you_mean
 from cambrian_model.model import CambrianForConditionalGeneration
 from cambrian_model.processing.processor import CambrianProcessor
-from cambrian_model.vision.source import describe, load_encoder
+from cambrian_model.vision.source import EncoderSource, describe, load_encoder
 
 SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim")
 
@@ -37,18 +37,9 @@ def assemble(spec: Mapping[str, Any]) -> tuple[CambrianForConditionalGeneration,
         CheckpointError: A part's folder does not hold what was expected.
     """
     language = spec["language_model"]
-    text_config = _text_config(language)
     sources = [describe(encoder) for encoder in spec["vision_encoders"]]
-    config = CambrianConfig(
-        text_config=text_config,
-        vision_encoders=[source.config for source in sources],
-        connector=spec["connector"],
-        grid_side=spec["grid_side"],
-        tie_word_embeddings=text_config.tie_word_embeddings,
-    )
-    tokenizer = _tokenizer(spec.get("tokenizer") or language.get("path"))
-    _check_vocabulary(tokenizer, text_config)
-    processor = CambrianProcessor.from_config(config, tokenizer, spec.get("chat_template"))
+    config = _config(spec, _text_config(language), sources)
+    processor = _processor(spec, config)
     config.image_token_id = processor.image_token_id
     model = CambrianForConditionalGeneration(config)
     model.generation_config.eos_token_id = processor.stop_token_ids
@@ -65,12 +56,78 @@ def assemble(spec: Mapping[str, Any]) -> tuple[CambrianForConditionalGeneration,
     return model, processor
 
 
+def assemble_empty(spec: Mapping[str, Any]) -> CambrianForConditionalGeneration:
+    """Builds the model of a recipe's `model` section on the meta device: shapes without numbers.
+
+    No weight is read, and the hub is not asked for the language model: its configuration is that of a local folder, or
+    else the section's own `config`, or else in the hub's cache.
+
+    Raises:
+        ConfigError: The parts do not fit together, or there is no configuration of the language model.
+        CheckpointError: A part's folder does not hold what was expected.
+    """
+    sources = [describe(encoder) for encoder in spec["vision_encoders"]]
+    config = _config(spec, _text_config_at_hand(spec["language_model"]), sources)
+    with torch.device("meta"):
+        return CambrianForConditionalGeneration(config)
+
+
+def processor_at_hand(spec: Mapping[str, Any], config: CambrianConfig) -> CambrianProcessor:
+    """Returns the processor of a recipe's `model` section from files that are here; the hub is not asked.
+
+    Raises:
+        ConfigError: No tokenizer is named, or it does not fit the language model.
+        CheckpointError: It is not here, or damaged.
+    """
+    return _processor(spec, config, local_files_only=True)
+
+
+def _config(spec: Mapping[str, Any], text_config: PreTrainedConfig, sources: Sequence[EncoderSource]) -> CambrianConfig:
+    return CambrianConfig(
+        text_config=text_config,
+        vision_encoders=[source.config for source in sources],
+        connector=spec["connector"],
+        grid_side=spec["grid_side"],
+        tie_word_embeddings=text_config.tie_word_embeddings,
+    )
+
+
+def _processor(spec: Mapping[str, Any], config: CambrianConfig, local_files_only: bool = False) -> CambrianProcessor:
+    tokenizer = _tokenizer(spec.get("tokenizer") or spec["language_model"].get("path"), local_files_only)
+    _check_vocabulary(tokenizer, config.get_text_config())
+    return CambrianProcessor.from_config(config, tokenizer, spec.get("chat_template"))
+
+
 def _text_config(language: Mapping[str, Any]) -> PreTrainedConfig:
     if language.get("path"):
         source = locate(language["path"])
         with reading(source, "a language model"):
             return AutoConfig.from_pretrained(source)
-    values = dict(language["config"])
+    return _parse_text_config(language["config"])
+
+
+def _text_config_at_hand(language: Mapping[str, Any]) -> PreTrainedConfig:
+    path, values = str(language.get("path") or ""), language.get("config")
+    if path and Path(path).is_dir():
+        return _text_config({"path": path})
+    if values:
+        return _parse_text_config(values)
+    if not path:
+        raise ConfigError(
+            "no language model: set model.language_model.path to a folder or model of the hub, or "
+            "model.language_model.config to its configuration"
+        )
+    try:
+        return AutoConfig.from_pretrained(locate(path), local_files_only=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: its configuration is not at hand; set model.language_model.path to a local folder, or "
+            "model.language_model.config to its configuration, or fetch its config.json into the hub's cache"
+        ) from error
+
+
+def _parse_text_config(language: Mapping[str, Any]) -> PreTrainedConfig:
+    values = dict(language)
     model_type = values.pop("model_type", None)
     if model_type not in CONFIG_MAPPING:
         raise ConfigError(f'unknown language model type "{model_type}"{did_you_mean(str(model_type), CONFIG_MAPPING)}')
@@ -87,14 +144,25 @@ def _text_config(language: Mapping[str, Any]) -> PreTrainedConfig:
         raise ConfigError(f"language model config ({model_type}): {' '.join(str(error).split())}") from error
 
 
-def _tokenizer(path: str | None) -> Any:
+def _tokenizer(path: str | None, local_files_only: bool) -> Any:
     if path is None:
         raise ConfigError(
             "no tokenizer: set model.tokenizer, or give model.language_model.path a folder that holds one"
         )
     source = locate(path)
+    if local_files_only and not Path(source).is_dir():
+        return _cached_tokenizer(source)
     with reading(source, "a tokenizer"):
         return AutoTokenizer.from_pretrained(source)
+
+
+def _cached_tokenizer(source: str) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(source, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{source}: its tokenizer is not at hand; set model.tokenizer to a folder that holds it"
+        ) from error
 
 
 def _check_vocabulary(tokenizer: Any, text_config: PreTrainedConfig) -> None:

@@ -32,6 +32,16 @@ class TrainingError(CambrianModelError):
     """A run that cannot start or continue: wrong output folder, wrong resume, nothing supervised."""
 
 
+class RunStopped(TrainingError):
+    """A run that was told to stop has saved where it was, and can be resumed.
+
+    Attributes:
+        exit_status: What a command that was ended by SIGTERM returns.
+    """
+
+    exit_status = 128 + 15
+
+
 def did_you_mean(found: str, known: Iterable[str]) -> str:
     """Returns ``; did you mean "x"?`` for the known name nearest to `found`, or the list of known names."""
     names = sorted(known)

@@ -1,114 +1,193 @@
 """The training loop: one page, from a place in the data to the end of a stage.
 
-The loss is the sum over all supervised tokens of a step divided by their number, however the step is cut into
-batches: 8 rows at once and 2 rows four times give the same gradients.
+The loss is the sum over all supervised tokens of a step divided by their number, however the step is cut into batches
+and spread over ranks: 8 rows at once, 2 rows four times and 4 rows on each of two ranks give the same gradients.
 """
 
-import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from torch import nn
+from torch import Tensor, nn
 
 from cambrian_model.errors import TrainingError
 from cambrian_model.training.batches import Place, StepData
-from cambrian_model.training.metrics import Metrics
-from cambrian_model.training.optim import lr_factor, set_learning_rate
-from cambrian_model.training.recipe import OptimSection, Recipe
+from cambrian_model.training.distributed import num_ranks, sum_over_ranks, synchronizing, together, whole
+from cambrian_model.training.ema import EMA
+from cambrian_model.training.guard import Guard
+from cambrian_model.training.loss_scale import LossScale
+from cambrian_model.training.metrics import Metrics, StepCounts
+from cambrian_model.training.optim import set_learning_rates
+from cambrian_model.training.recipe.stage import OptimSection
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What takes the steps of a stage.
+
+    Attributes:
+        model: The model on its devices, as `distributed.parallelize` returns it.
+        optimizer: Over its trained parameters.
+        accelerator: Device and precision.
+        optim: The stage's.
+        guard: Against losses that are not finite.
+        render: Shows the first sample of a step as text, for messages.
+        ema: Average of the trained weights, if the stage keeps one.
+        loss_scale: Of fp16.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    accelerator: Accelerator
+    optim: OptimSection
+    guard: Guard
+    render: Callable[[StepData], str]
+    ema: EMA | None = None
+    loss_scale: LossScale | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches go."""
+        return self.accelerator.device
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether a gradient may have overflowed for the loss was scaled up, which a smaller scale mends."""
+        return self.loss_scale is not None and self.loss_scale.scale > 1
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """What the optimizer changes."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One finished optimizer step: its number (from 1), what to log, and where the data continues."""
+    """One finished optimizer step.
+
+    Attributes:
+        number: From 1.
+        metrics: What to log.
+        counts: What it held, on all ranks together.
+        data: This rank's share of it.
+        is_told_to_stop: Whether some rank has been asked to end the run.
+    """
 
     number: int
     metrics: Metrics
-    next_place: Place
+    counts: StepCounts
+    data: StepData
+    is_told_to_stop: bool
+
+    @property
+    def next_place(self) -> Place:
+        """Where the data continues."""
+        return self.data.next_place
 
 
 def run_steps(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    engine: Engine,
     steps: Iterator[StepData],
-    accelerator: Accelerator,
-    optim: OptimSection,
     first: int,
     num_steps: int,
+    is_told_to_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Step]:
     """Trains from step `first` (0 for a new stage) to `num_steps`, and yields after every step.
 
     Raises:
-        TrainingError: A step has nothing supervised, or its loss or gradient is not finite; names the samples.
+        TrainingError: A step has nothing supervised, or too many in a row are not finite; names the samples.
     """
-    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    model.train()
     for number in range(first, num_steps):
+        engine.model.train()
         started = time.perf_counter()
-        data = next(steps)
+        data, counts, stops = _next(steps, is_told_to_stop(), engine.device)
         loaded = time.perf_counter()
-        supervised = data.supervised_tokens
-        if not supervised:
+        if not counts.supervised_tokens:
             raise TrainingError(
-                f"step {number + 1} has no supervised token: {_named(data)}; give them an assistant turn"
+                f"step {number + 1} has no supervised token; give its samples an assistant turn. "
+                f"The first of them: {engine.render(data)}"
             )
-        loss = torch.zeros((), device=accelerator.device)
-        for batch in data.batches:
-            with accelerator.autocast():
-                output = model(**batch.to(accelerator.device), num_items_in_batch=supervised, use_cache=False)
-            accelerator.backward(output.loss)
-            loss += output.loss.detach().float()
-        grad_norm = accelerator.clip_grad_norm_(trained, optim.clip_norm or math.inf)
-        loss_value, norm_value = torch.stack([loss, grad_norm.detach().float()]).tolist()
-        if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
-            raise TrainingError(
-                f"step {number + 1}: loss {loss_value} and gradient norm {norm_value} are not both finite: "
-                f"{_named(data)}; lower the learning rate, or remove these samples"
-            )
-        factor = lr_factor(optim, number, num_steps)
-        set_learning_rate(optimizer, factor)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        tokens = sum(batch.tokens for batch in data.batches)
+        own_loss, grad_norm = _backward(engine, data, counts.supervised_tokens)
+        (loss,) = sum_over_ranks([own_loss], engine.device)
+        lrs = set_learning_rates(engine.optimizer, engine.optim, number, num_steps)
+        passes = engine.guard.passes(loss, grad_norm, engine.is_scaled)
+        if engine.loss_scale is not None:
+            engine.loss_scale.update(passes)
+        suspects = []
+        if passes:
+            _take(engine, grad_norm)
+        else:
+            suspects = engine.guard.suspects(own_loss, data.ids, engine.device)
+        engine.optimizer.zero_grad(set_to_none=True)
         metrics = {
             "step": number + 1,
             "epoch": data.epoch,
-            "loss": loss_value,
-            "lr": optim.lr * factor,
-            "grad_norm": norm_value,
-            "tokens": tokens,
-            "supervised_tokens": supervised,
-            "images": sum(batch.images for batch in data.batches),
-            "samples": len(data.ids),
-            "fill": round(tokens / sum(batch.capacity for batch in data.batches), 4),
+            "loss": loss if passes else None,
+            "lr": max(lrs),
+            "grad_norm": grad_norm if passes else None,
+            **counts.metrics(),
             "data_seconds": round(loaded - started, 6),
             "seconds": round(time.perf_counter() - started, 6),
         }
-        yield Step(number + 1, metrics, data.next_place)
+        if len(set(lrs)) > 1:
+            metrics["lrs"] = lrs
+        if suspects:
+            metrics["not_finite"] = suspects
+        yield Step(number + 1, metrics, counts, data, stops)
+        engine.guard.stop_if_hopeless(number + 1, loss, grad_norm, suspects)
 
 
-def start_accelerator(recipe: Recipe) -> Accelerator:
-    """Chooses device and precision.
+def _next(steps: Iterator[StepData], stop: bool, device: torch.device) -> tuple[StepData, StepCounts, bool]:
+    """Returns this rank's share of the next step, what the whole step holds, and whether some rank is told to stop.
 
     Raises:
-        TrainingError: The recipe's device is not there, or several processes were started.
+        TrainingError: A rank cannot read its share; raised on all of them, so that none waits for it forever.
     """
-    available = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available[recipe.device]:
-        raise TrainingError(f'the recipe asks for device "{recipe.device}", which this machine lacks; set device=auto')
-    # accelerate keeps one state per process and refuses a second run in another precision.
-    AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(
-        cpu=recipe.device == "cpu", mixed_precision={"fp32": "no", "bf16": "bf16"}[recipe.precision]
-    )
-    if accelerator.num_processes > 1:
-        raise TrainingError(f"{accelerator.num_processes} processes were started, but training runs in one; start one")
-    return accelerator
+    failure: Exception | None = None
+    data = None
+    try:
+        data = next(steps)
+    except Exception as error:  # noqa: BLE001 - raised below, once the other ranks know of it
+        failure = error
+    mine = StepCounts.of(data.batches, len(data.bad)) if data is not None else StepCounts.of((), 0)
+    *numbers, stops, failures = sum_over_ranks([*mine, float(stop), float(failure is not None)], device)
+    if failures:
+        with together("reading the data of a step", device):
+            if failure is not None:
+                raise failure
+    assert data is not None
+    return data, StepCounts(*map(int, numbers)), stops > 0
 
 
-def _named(data: StepData) -> str:
-    shown = ", ".join(data.ids[:20])
-    return f"samples {shown}{f' and {len(data.ids) - 20} more' if len(data.ids) > 20 else ''}"
+def _backward(engine: Engine, data: StepData, supervised: int) -> tuple[float, float]:
+    """Runs a step's batches forward and backward; returns this rank's part of the loss, and the gradient's norm."""
+    scale = engine.loss_scale.scale if engine.loss_scale is not None else 1.0
+    loss = torch.zeros((), device=engine.device)
+    for i, batch in enumerate(data.batches):
+        with synchronizing(engine.model, i + 1 == len(data.batches)):
+            with engine.accelerator.autocast():
+                output = engine.model(**batch.to(engine.device), num_items_in_batch=supervised, use_cache=False)
+            # Both DDP and FSDP2 average over ranks, and the loss is a sum over them.
+            (output.loss * (num_ranks() * scale)).backward()
+        loss += output.loss.detach().float()
+    if engine.loss_scale is not None:
+        engine.loss_scale.unscale(engine.trained)
+    own_loss, grad_norm = torch.stack([loss, _grad_norm(engine.trained)]).tolist()
+    return own_loss, grad_norm
+
+
+def _grad_norm(parameters: list[nn.Parameter]) -> Tensor:
+    """Returns the norm of all gradients together, over all shards."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return whole(torch.nn.utils.get_total_norm(gradients)).float()
+
+
+def _take(engine: Engine, grad_norm: float) -> None:
+    if engine.optim.clip_norm is not None and grad_norm > engine.optim.clip_norm:
+        norm = torch.tensor(grad_norm, device=engine.device)
+        torch.nn.utils.clip_grads_with_norm_(engine.trained, engine.optim.clip_norm, norm)
+    engine.optimizer.step()
+    if engine.ema is not None:
+        engine.ema.update(engine.model)

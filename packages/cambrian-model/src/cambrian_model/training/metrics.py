@@ -1,21 +1,60 @@
-"""What a run tells about itself: one JSON object per step in `metrics.jsonl`, and a picture of the curves.
+"""What a run tells about itself: one JSON object per step in `metrics.jsonl`.
 
-The file is the record: summaries and the picture are made from it. On resume it is cut back to the checkpoint, so
-that every step stands in it exactly once.
+The file is the record: summaries and the picture (`curve.py`) are made from it. On resume it is cut back to the
+checkpoint, so that every step stands in it exactly once. Validation and evaluation have lines of their own, told by
+their `kind`.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
-
-import numpy as np
+from typing import Any, NamedTuple, Self
 
 from cambrian_model.errors import TrainingError
-from cambrian_model.training.state import UNFINISHED, write_text
+from cambrian_model.training.collate import Batch
+from cambrian_model.training.files import write_text
 
 Metrics = dict[str, Any]  # one line: stage, step, loss, lr, grad_norm, tokens, ...
+
+
+class StepCounts(NamedTuple):
+    """What an optimizer step holds.
+
+    Attributes:
+        supervised_tokens: Tokens that the loss counts.
+        tokens: Tokens that are not padding.
+        capacity: Tokens with padding.
+        images: Pictures.
+        samples: Samples.
+        bad: Samples that were left out, for they could not be read.
+    """
+
+    supervised_tokens: int
+    tokens: int
+    capacity: int
+    images: int
+    samples: int
+    bad: int
+
+    @classmethod
+    def of(cls, batches: Sequence[Batch], bad: int) -> Self:
+        """Adds up the batches of a step."""
+        return cls(
+            supervised_tokens=sum(batch.supervised_tokens for batch in batches),
+            tokens=sum(batch.tokens for batch in batches),
+            capacity=sum(batch.capacity for batch in batches),
+            images=sum(batch.images for batch in batches),
+            samples=sum(batch.samples for batch in batches),
+            bad=bad,
+        )
+
+    def metrics(self) -> Metrics:
+        """Returns what is logged of it."""
+        counts = {
+            name: value for name, value in self._asdict().items() if name != "capacity" and (value or name != "bad")
+        }
+        return {**counts, "fill": round(self.tokens / self.capacity, 4)}
 
 
 @dataclass(frozen=True)
@@ -87,12 +126,12 @@ def cut_metrics(path: Path, finished_stages: Sequence[str], stage: str, step: in
 def summarise(lines: Sequence[Metrics]) -> dict[str, StageSummary]:
     """Summarises every stage of a run, in the order in which they ran."""
     stages: dict[str, list[Metrics]] = {}
-    for line in lines:
+    for line in step_lines(lines):
         stages.setdefault(line["stage"], []).append(line)
     return {
         stage: StageSummary(
-            first_loss=of_stage[0]["loss"],
-            last_loss=of_stage[-1]["loss"],
+            first_loss=_first_loss(of_stage),
+            last_loss=_first_loss(of_stage[::-1]),
             steps=len(of_stage),
             tokens=sum(line["tokens"] for line in of_stage),
         )
@@ -100,62 +139,11 @@ def summarise(lines: Sequence[Metrics]) -> dict[str, StageSummary]:
     }
 
 
-COLORS = ("#2a6f97", "#c8553d", "#588157", "#7b5ea7")
+def step_lines(lines: Sequence[Metrics], stage: str | None = None) -> list[Metrics]:
+    """Returns the lines of optimizer steps, of one stage or of all."""
+    return [line for line in lines if "kind" not in line and stage in (None, line["stage"])]
 
 
-def draw_curve(lines: Sequence[Metrics], path: Path, title: str) -> None:
-    """Draws loss and learning rate of all stages over the steps of the run as a PNG.
-
-    Raises:
-        TrainingError: The picture cannot be written.
-    """
-    import matplotlib.figure  # here, for it takes a second to import and is needed once
-
-    figure = matplotlib.figure.Figure(figsize=(9, 5.4), dpi=120, layout="constrained")
-    loss_axes, lr_axes = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-    start = 0
-    for color, stage in zip(_cycle(COLORS, len(lines)), summarise(lines), strict=False):
-        of_stage = [line for line in lines if line["stage"] == stage]
-        steps = np.arange(start + 1, start + len(of_stage) + 1)
-        losses = np.array([line["loss"] for line in of_stage])
-        loss_axes.plot(steps, losses, color=color, alpha=0.25, linewidth=1)
-        loss_axes.plot(steps, _smooth(losses), color=color, linewidth=2, label=f"{stage}: {_range(losses)}")
-        lr_axes.plot(steps, [line["lr"] for line in of_stage], color=color, linewidth=1.5)
-        if start:
-            for axes in (loss_axes, lr_axes):
-                axes.axvline(start + 0.5, color="0.6", linewidth=0.8, linestyle=(0, (4, 3)))
-        start += len(of_stage)
-    loss_axes.set(title=title, ylabel="loss per supervised token")
-    lr_axes.set(xlabel="optimizer step", ylabel="learning rate")
-    lr_axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-    loss_axes.legend(frameon=False, loc="upper right")
-    for axes in (loss_axes, lr_axes):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="0.9", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.margins(x=0.01)
-        axes.set_ylim(bottom=0)
-    unfinished = path.with_name(UNFINISHED + path.name)
-    try:
-        figure.savefig(unfinished, format="png")
-        unfinished.replace(path)
-    except OSError as error:
-        raise TrainingError(f"could not write {path}: {error}; free disk space, then continue with --resume") from error
-
-
-def _cycle(colors: Sequence[str], count: int) -> list[str]:
-    return [colors[i % len(colors)] for i in range(count)]
-
-
-def _range(losses: np.ndarray) -> str:
-    return f"{losses[0]:.2f} to {_smooth(losses)[-1]:.2f}"
-
-
-def _smooth(values: np.ndarray) -> np.ndarray:
-    """Returns the exponential average over about a twentieth of the curve, without a bias to the first value."""
-    decay = 1 - 1 / max(len(values) / 20, 1)
-    total, weight, smoothed = 0.0, 0.0, np.empty(len(values))
-    for i, value in enumerate(values):
-        total, weight = decay * total + value, decay * weight + 1
-        smoothed[i] = total / weight
-    return smoothed
+def _first_loss(lines: Sequence[Metrics]) -> float:
+    """Returns the loss of the first step that was not skipped."""
+    return next((line["loss"] for line in lines if line["loss"] is not None), float("nan"))
