@@ -19,7 +19,7 @@ from cambrian_model.image_tokens import visible_mask
 from cambrian_model.training import load_recipe, train
 from cambrian_model.training.metrics import read_metrics
 from cambrian_model.training.recipe import Recipe
-from cambrian_model.training.stages import select_trainable
+from cambrian_model.training.trainable import select_trainable
 from tests.support.recipes import SCRATCH
 from tests.support.tiny_model import GRID_SIDE, IMAGE_TOKEN_ID, VOCABULARY, tiny_config, tiny_sample
 

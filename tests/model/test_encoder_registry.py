@@ -10,7 +10,7 @@ import torch
 
 from cambrian_model.errors import CheckpointError, ConfigError
 from cambrian_model.training.recipe import load_recipe
-from cambrian_model.training.run import _found_parts, _wanted_parts
+from cambrian_model.training.start_model import _found_parts, _wanted_parts
 from cambrian_model.vision import build_vision_encoder, describe, load_encoder, registry
 from cambrian_model.vision.backbones import BACKBONES
 from tests.support import tiny_model

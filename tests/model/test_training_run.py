@@ -17,6 +17,7 @@ from cambrian_model.model import CambrianForConditionalGeneration
 from cambrian_model.processing.processor import CambrianProcessor
 from cambrian_model.training import Progress, load_recipe, train
 from cambrian_model.training.metrics import read_metrics
+from tests.support.pictures import Pictures
 from tests.support.recipes import SCRATCH
 
 SMALL = [
@@ -26,7 +27,7 @@ SMALL = [
     "model.language_model.config.attention_dropout=0.1",
     "model.connector.width=16",
     "model.connector.in_llm={start: 0, stride: 1, count: 1}",
-    "stages.align.batch={rows: 1, row_tokens: 128, accumulation: 2}",
+    "stages.align.batch={rows: 2, micro_rows: 1, row_tokens: 128}",
     "stages.finetune.batch={rows: 2, row_tokens: 128}",
     "stages.align.train=[connector, in_llm, vision_encoders]",
     "stages.align.max_steps=7",
@@ -34,34 +35,6 @@ SMALL = [
     "checkpoint.every=2",
     "device=cpu",
 ]
-COLORS = ("red", "green", "blue", "yellow", "purple")
-
-
-class Pictures:
-    """Plain pictures of one colour in several shapes, some questions without a picture, one with two."""
-
-    def __init__(self, folder, count=23):
-        self.folder, self.count = Path(folder), count
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for i, color in enumerate(COLORS):
-            Image.new("RGB", (40 + 7 * i, 60 - 5 * i), color).save(self.folder / f"{color}.png")
-
-    def __len__(self):
-        return self.count
-
-    def __getitem__(self, index):
-        colors = [COLORS[(index + i) % 5] for i in range((1, 1, 1, 2, 0)[index % 5])]
-        parts = [{"type": "image"}] * len(colors) + [{"type": "text", "text": "Describe the picture."}]
-        answer = f"There is {' and '.join(colors) or 'no picture'}."
-        return {
-            "id": f"picture-{index}",
-            "source": "test",
-            "messages": [
-                {"role": "user", "content": parts},
-                {"role": "assistant", "content": [{"type": "text", "text": answer}]},
-            ],
-            "images": [str(self.folder / f"{color}.png") for color in colors],
-        }
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +106,7 @@ def test_align_leaves_the_language_model_as_it_was(finished):
 
 def fresh_model():
     from cambrian_model.assemble import assemble
-    from cambrian_model.training.state import seed_everything
+    from cambrian_model.training.random_state import seed_everything
 
     seed_everything(small_recipe().seed, "align")
     return assemble(small_recipe().model.spec())
@@ -206,9 +179,10 @@ def test_progress_is_told_for_data_steps_and_exports(datasets, tmp_path):
     assert [(p.phase, p.stage, p.done, p.total) for p in told] == [
         *(("index", "scenes", i + 1, 23) for i in range(23)),
         ("train", "align", 2, 2),
+        ("export", "align", 0, 1),
         ("export", "align", 1, 1),
     ]
-    assert set(told[23].numbers) == {"loss", "lr", "tokens/s"}
+    assert set(told[23].numbers) == {"loss", "lr", "tokens/s", "data wait %", "GB"}
 
 
 def test_a_folder_that_holds_another_run_is_refused(finished, datasets, tmp_path):
@@ -333,7 +307,8 @@ RUN = """
 import sys
 from pathlib import Path
 import tests.conftest
-from tests.model.test_training_run import Pictures, small_recipe
+from tests.model.test_training_run import small_recipe
+from tests.support.pictures import Pictures
 from cambrian_model.training import train
 train(small_recipe(), datasets={"scenes": Pictures(Path(sys.argv[2]))}, output=Path(sys.argv[1]), resume=True)
 """

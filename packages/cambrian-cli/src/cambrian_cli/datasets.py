@@ -1,9 +1,9 @@
 """From the data sources of a recipe to the conversations that training takes.
 
-A source is a file of records with its folder of images, or captions, grounded descriptions or questions of rendered
-scenes. What is made of scenes is made on first use and kept in the user's cache under everything that determines its
-bytes. Every image of a file is opened before training begins: a missing or broken one is an error with the record's
-file and line, and is never replaced.
+A source is a file of records with its folder of images, a stream, or captions, grounded descriptions or questions of
+rendered scenes. What is made of scenes is made on first use and kept in the user's cache under everything that
+determines its bytes. No record of a file and no image is read here: training measures every sample first, and a record
+or image that cannot be read is then an error with file and line, or left out and listed; it is never replaced.
 """
 
 import contextlib
@@ -12,38 +12,53 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from cambrian_cli.errors import CommandError
 from cambrian_cli.output import Advance, progress
 
 if TYPE_CHECKING:
-    from cambrian_data.records import Record
-    from cambrian_model.training.recipe import (
+    from cambrian_cli.record_file import RecordFile
+    from cambrian_cli.streams import ShardedSource
+    from cambrian_model.training.recipe import Recipe
+    from cambrian_model.training.recipe.data import (
         GroundingSection,
-        Recipe,
         SceneQuestionsSection,
         ScenesSection,
         SourceSection,
         TrainingQuestionsSection,
     )
 
+    Source: TypeAlias = list["Sample"] | RecordFile | ShardedSource
+
+OnBad = Literal["error", "skip"]
 Sample = dict[str, Any]
 
 
-def build(recipe: "Recipe", stages: Iterable[str] | None = None) -> dict[str, list[Sample]]:
-    """Reads or makes the sources that the named stages (all by default) train on.
+def build(recipe: "Recipe", stages: Iterable[str] | None = None, on_bad: OnBad = "error") -> "dict[str, Source]":
+    """Reads or makes the sources that the named stages (all by default) train on and are validated on.
+
+    Args:
+        recipe: Names them.
+        stages: Which stages.
+        on_bad: Whether a file that breaks off is an error, or its rest is one bad sample; single records that cannot be
+            read are for the training to judge.
 
     Raises:
-        CommandError: A source without a file, or with an image that is missing, broken or outside its folder.
-        DataError: A record that cannot be read.
+        CommandError: A source without a file.
+        DataError: A file that cannot be read.
     """
     chosen = [recipe.stages[name] for name in (stages or recipe.stages) if name in recipe.stages]
-    return {name: read(name, recipe.data[name]) for name in dict.fromkeys(stage.data for stage in chosen)}
+    names = dict.fromkeys(name for stage in chosen for name in stage.sources)
+    return {name: read(name, recipe.data[name], on_bad, recipe.seed) for name in names}
 
 
-def read(name: str, source: "SourceSection") -> list[Sample]:
-    """Returns the conversations of one source, image paths absolute."""
+def read(name: str, source: "SourceSection", on_bad: OnBad = "error", seed: int = 0) -> "Source":
+    """Returns the conversations of one source, image paths absolute; `seed` is of the order of a stream."""
+    if source.stream is not None:
+        from cambrian_cli.streams import open_stream
+
+        return open_stream(name, source, seed)
     if source.scenes is not None:
         return read_scenes(source.scenes)
     if source.grounding is not None:
@@ -56,23 +71,14 @@ def read(name: str, source: "SourceSection") -> list[Sample]:
             f"and --set data.{name}.images=FOLDER if its image paths do not begin beside that file."
         )
     records = Path(source.records)
-    return read_records(records, Path(source.images) if source.images else records.parent)
+    return read_records(records, Path(source.images) if source.images else records.parent, on_bad)
 
 
-def read_records(path: Path, images: Path) -> list[Sample]:
-    """Returns the conversations of a records file after opening every image that they name."""
-    from cambrian_data import formats
+def read_records(path: Path, images: Path, on_bad: OnBad = "error") -> "RecordFile":
+    """Returns the conversations of a records file, each of which is read when it is asked for."""
+    from cambrian_cli.record_file import RecordFile
 
-    samples = []
-    paths: dict[str, str] = {}
-    with progress(f"checking {path.name}") as advance:
-        records = list(formats.read_records(path))
-        for number, record in enumerate(records, start=1):
-            samples.append(_with_images(record, images, paths))
-            advance(number, len(records), images=len(paths))
-    if not samples:
-        raise CommandError(f"{path}: holds no records; training needs at least one.")
-    return samples
+    return RecordFile(path, images, on_bad)
 
 
 def read_scenes(scenes: "ScenesSection") -> list[Sample]:
@@ -190,24 +196,6 @@ def _read_made(folder: Path, file: str) -> list[Sample]:
         | {"images": [str(folder / str(image)) for image in record.images], "location": record.location}
         for record in formats.read_records(folder / file)
     ]
-
-
-def _with_images(record: "Record", folder: Path, paths: dict[str, str]) -> Sample:
-    """Returns the record as training takes it; `paths` remembers the images that have been opened."""
-    from cambrian_data import images
-    from cambrian_data.errors import ImageError
-
-    for image in record.images:
-        if isinstance(image, bytes) or image in paths:
-            continue
-        try:
-            path = images.locate(folder, image)
-            images.verify(path)
-        except ImageError as error:
-            raise CommandError(f"{record.location}: {error}") from error
-        paths[image] = str(path.resolve())
-    found = [paths[image] if isinstance(image, str) else image for image in record.images]
-    return record.to_dict() | {"images": found, "location": record.location}
 
 
 def _processes(count: int) -> int:

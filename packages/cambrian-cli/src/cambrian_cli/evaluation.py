@@ -4,21 +4,24 @@ A run whose recipe has an `evaluation` brings its own benchmark: questions about
 when they are first asked for. `cambrian eval` asks the same ones when it is given the run and no other data.
 """
 
+import contextlib
 import re
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cambrian_cli import datasets
 from cambrian_cli.errors import CommandError
-from cambrian_cli.output import AdvancePart, Report, silence_libraries
+from cambrian_cli.output import AdvancePart, Report, is_first_process, silence_libraries
 from cambrian_cli.runs import CHECKPOINT, RECIPE, RUNS
 
 if TYPE_CHECKING:
     from cambrian_eval import Mode, Model, Result, Task
     from cambrian_eval.metrics import MetricRow
-    from cambrian_model.training.recipe import CVBenchEvaluationSection, Recipe
+    from cambrian_model.training.recipe import Recipe
+    from cambrian_model.training.recipe.recipe import CVBenchEvaluationSection
 
 BATCH_SIZE = 16
 REPORT = "report.html"
@@ -152,6 +155,39 @@ def after_training(recipe: "Recipe", run_dir: Path, advance: AdvancePart) -> "li
         )
         for mode in recipe.evaluation.cvbench.modes
     ]
+
+
+def during_training(recipe: "Recipe", run_dir: Path) -> "Callable[[Any, Any, str, int], dict[str, float]] | None":
+    """Returns what training calls to ask some of the recipe's questions now and then; None if it is not to.
+
+    Every rank asks the same questions, for a sharded model needs all of them; the first one keeps the answers.
+    """
+    if recipe.evaluation is None or not recipe.evaluation.every:
+        return None
+    from cambrian_eval import TASKS
+    from cambrian_eval.models.cambrian import Cambrian
+
+    section = recipe.evaluation
+    task, data = TASKS.get(TASK), datasets.cached_benchmark(section.cvbench)
+
+    def evaluate(model: Any, processor: Any, stage: str, step: int) -> dict[str, float]:
+        made = Plan(task, None, data, section.cvbench.batch_size, section.cvbench.max_new_tokens)
+        asked = Cambrian(model, processor, run_dir, fingerprint=f"in training: {stage}, step {step}")
+        with _folder_of_rank(run_dir / "eval" / f"{TASK}-{stage}-{step:06d}") as folder:
+            result = ask(made, asked, folder, limit=section.limit)
+        return {row.name: row.accuracy for row in result.metrics.rows if row.name in SCORES or row.group == "tasks"}
+
+    return evaluate
+
+
+@contextlib.contextmanager
+def _folder_of_rank(folder: Path) -> Iterator[Path]:
+    """Gives a folder that lasts to the first process, and one that does not to the others."""
+    if is_first_process():
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as other:
+        yield Path(other) / folder.name
 
 
 def key(task: str, mode: "Mode") -> str:

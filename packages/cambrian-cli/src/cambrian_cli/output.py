@@ -142,7 +142,7 @@ def _bars() -> Iterator[AdvancePart]:
 
         def advance(label: str, done: int, total: int, **numbers: float) -> None:
             if label not in tasks:
-                tasks[label] = bars.add_task(label, total=total, numbers="")
+                tasks[label] = bars.add_task(label, total=total, completed=done, numbers="")
             bars.update(tasks[label], completed=done, total=total, numbers=_format(numbers))
 
         yield advance

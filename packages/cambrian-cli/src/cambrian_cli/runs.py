@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from cambrian_cli.errors import CommandError
+from cambrian_cli.output import is_first_process
 
 RUNS = Path("runs")
 RECIPE = "recipe.yaml"  # by which a run's folder is known
@@ -18,11 +19,10 @@ def check_options(output: Path | None, resume: bool) -> None:
     """Refuses, before any work is done, options that need a named folder and a folder that holds something.
 
     Raises:
-        CommandError: Several processes were started; `--output` is missing where it is needed, or names a folder in
-            use.
+        CommandError: `--output` is missing where it is needed, or names a folder in use.
     """
-    if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
-        raise CommandError(f"{processes} processes were started, but training runs in one process for now; start one.")
+    if output is not None and not is_first_process():
+        return  # the first one looks: it may have begun to write there
     if output is not None:
         if (output / RECIPE).is_file():
             return  # a run's folder: training knows whether it can be continued or replaced
@@ -31,6 +31,8 @@ def check_options(output: Path | None, resume: bool) -> None:
         return
     if resume:
         raise CommandError("--resume continues the run in a folder; name the folder with --output DIR.")
+    if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise CommandError(f"{processes} processes share one run; name its folder with --output DIR.")
 
 
 def new_folder(recipe_name: str, now: datetime | None = None) -> Path:
@@ -52,7 +54,7 @@ def folder_of_run(output: Path | None, recipe_name: str) -> Iterator[Path]:
     if output is not None:
         yield output
         return
-    from cambrian_model.training.run import has_begun
+    from cambrian_model.training.run_folder import has_begun
 
     folder = new_folder(recipe_name)
     try:

@@ -1,21 +1,24 @@
 """`cambrian train`, `pretrain` and `finetune`: one recipe, all of its stages or one of them."""
 
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cambrian_cli.output import progress_of_parts, report, silence_libraries
+from cambrian_cli.output import AdvancePart, Report, is_first_process, progress_of_parts, report, silence_libraries
 
 if TYPE_CHECKING:
     from cambrian_cli.captions import Captions
     from cambrian_eval import Result
-    from cambrian_model.training import TrainResult
+    from cambrian_model.training import Progress, TrainResult
 
 DEFAULT_RECIPE = "tiny"
-PHASES = {"index": "measuring", "train": "training", "export": "saving"}
+PHASES = {"index": "measuring", "encode": "encoding pictures of", "train": "training", "export": "saving"}
+LOOKS = {"validate": "validation", "evaluate": "evaluation"}  # what is said once, and has no progress
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name (`cambrian recipes list`) or file.")]
 Output = Annotated[
@@ -39,15 +42,33 @@ StartFrom = Annotated[
 ]
 
 
+OnBadSample = Annotated[
+    Literal["error", "skip"] | None,
+    typer.Option(help="What to do with a record or picture that cannot be read; the recipe's own if not given."),
+]
+PrintLaunch = Annotated[
+    Literal["torchrun", "slurm", "accelerate"] | None,
+    typer.Option(help="Print what starts this command on many GPUs, and do nothing else."),
+]
+Nodes = Annotated[int, typer.Option(min=1, help="Machines, for --print-launch.")]
+GPUsPerNode = Annotated[int, typer.Option(min=1, help="GPUs of each machine, for --print-launch.")]
+
+
 def train(
     recipe: RecipeName = DEFAULT_RECIPE,
     output: Output = None,
     resume: Resume = False,
     overrides: Overrides = None,
+    on_bad_sample: OnBadSample = None,
     as_json: AsJson = False,
+    print_launch: PrintLaunch = None,
+    nodes: Nodes = 1,
+    gpus_per_node: GPUsPerNode = 8,
 ) -> None:
     """Train a recipe through all of its stages, then caption three pictures and evaluate as the recipe says."""
-    _train(recipe, output, resume, overrides, as_json)
+    if print_launch is not None:
+        return _print_launch(print_launch, recipe, output, nodes, gpus_per_node)
+    return _train(recipe, output, resume, _with_policy(overrides, on_bad_sample), as_json)
 
 
 def pretrain(
@@ -55,10 +76,16 @@ def pretrain(
     output: Output = None,
     resume: Resume = False,
     overrides: Overrides = None,
+    on_bad_sample: OnBadSample = None,
     as_json: AsJson = False,
+    print_launch: PrintLaunch = None,
+    nodes: Nodes = 1,
+    gpus_per_node: GPUsPerNode = 8,
 ) -> None:
     """Train the align stage of a recipe: the connector learns to speak to the language model."""
-    _train(recipe, output, resume, overrides, as_json, stages=["align"])
+    if print_launch is not None:
+        return _print_launch(print_launch, recipe, output, nodes, gpus_per_node)
+    return _train(recipe, output, resume, _with_policy(overrides, on_bad_sample), as_json, stages=["align"])
 
 
 def finetune(
@@ -67,10 +94,34 @@ def finetune(
     output: Output = None,
     resume: Resume = False,
     overrides: Overrides = None,
+    on_bad_sample: OnBadSample = None,
     as_json: AsJson = False,
+    print_launch: PrintLaunch = None,
+    nodes: Nodes = 1,
+    gpus_per_node: GPUsPerNode = 8,
 ) -> None:
     """Train the finetune stage of a recipe from an aligned checkpoint."""
-    _train(recipe, output, resume, overrides, as_json, stages=["finetune"], start_from=start_from)
+    if print_launch is not None:
+        return _print_launch(print_launch, recipe, output, nodes, gpus_per_node)
+    changes = _with_policy(overrides, on_bad_sample)
+    return _train(recipe, output, resume, changes, as_json, stages=["finetune"], start_from=start_from)
+
+
+def _with_policy(overrides: Sequence[str] | None, on_bad_sample: str | None) -> list[str]:
+    return [*(overrides or ()), *([f"on_bad_sample={on_bad_sample}"] if on_bad_sample else ())]
+
+
+def _print_launch(kind: str, recipe_name: str, output: Path | None, nodes: int, gpus_per_node: int) -> None:
+    """Prints what starts this very command in many processes."""
+    from datetime import datetime
+
+    from cambrian_cli import launch
+    from cambrian_model import training
+
+    name = training.load_recipe(recipe_name).name
+    shared = launch.output_for_all(output, name, datetime.now().strftime("%Y%m%d-%H%M%S"))
+    with report() as out:
+        out.line(launch.build_launch(kind, sys.argv[1:], nodes, gpus_per_node, shared).rstrip("\n"))
 
 
 def _train(
@@ -82,20 +133,24 @@ def _train(
     stages: Sequence[str] | None = None,
     start_from: Path | None = None,
 ) -> None:
+    from cambrian_model import training
+    from cambrian_model.training.launch_environment import export_launch
+    from cambrian_model.training.run import find_finished
+
+    launch = export_launch(os.environ)
     from cambrian_cli import captions, datasets, evaluation, page, runs
 
     runs.check_options(output, resume)
-    from cambrian_model import training
-    from cambrian_model.training.run import find_finished
-
     silence_libraries()
     with report(as_json) as out:
         recipe = training.load_recipe(recipe_name, overrides=overrides or ())
         source = start_from and runs.model_in(start_from)
-        result = find_finished(recipe, output, stages, source, resume) if output else None
+        # Several processes ask together, in `train`: one alone might see what another has just written.
+        is_alone = launch.world_size == 1
+        result = find_finished(recipe, output, stages, source, resume) if output and is_alone else None
         shown = captions.stored(result.run_dir) if result else None
         if result is None or shown is None:
-            sources = datasets.build(recipe, stages)
+            sources = datasets.build(recipe, stages, on_bad=recipe.on_bad_sample)
             with runs.folder_of_run(output, recipe.name) as folder, progress_of_parts() as advance:
                 result = training.train(
                     recipe,
@@ -104,11 +159,13 @@ def _train(
                     stages=stages,
                     start_from=source,
                     resume=resume,
-                    progress=lambda now: advance(
-                        f"{PHASES[now.phase]} {now.stage}", now.done, now.total, **now.numbers
-                    ),
+                    progress=lambda now: _show(now, advance, out),
+                    evaluate=evaluation.during_training(recipe, folder),
                 )
-            shown = captions.make(recipe, sources, result.checkpoint, result.run_dir)
+            if not is_first_process():
+                return  # what follows is for one process
+            numbered = {name: source for name, source in sources.items() if hasattr(source, "__len__")}
+            shown = captions.make(recipe, numbered, result.checkpoint, result.run_dir)
         captions.show(out, shown)
         results: list[Result] = []
         if list(recipe.stages)[-1] in result.stages:
@@ -117,12 +174,24 @@ def _train(
         for stage, reasons in result.dropped.items():
             for reason, count in reasons.items():
                 out.line(f"stage {stage} left out {count} samples: {reason} (named in run.json)")
+        if result.bad:
+            out.line(f"{result.bad} samples could not be read and were left out (named in bad_samples.jsonl)")
         if results:
             out.table(*evaluation.compare(results))
             out.line(f"report:     {page.write(result.run_dir, results)}")
         out.line(f"run:        {result.run_dir}")
         out.line(f"checkpoint: {result.checkpoint}")
         out.result(_summary(result, shown, results))
+
+
+def _show(now: "Progress", advance: AdvancePart, out: Report) -> None:
+    if now.phase in LOOKS:
+        numbers = ", ".join(f"{name} {value:.4g}" for name, value in now.numbers.items())
+        out.line(f"{LOOKS[now.phase]} after step {now.done} of {now.stage}: {numbers}")
+    elif now.phase == "skip":
+        out.line(f"step {now.done} of {now.stage} {now.note}")
+    else:
+        advance(f"{PHASES[now.phase]} {now.stage}", now.done, now.total, **now.numbers)
 
 
 def _summary(result: "TrainResult", shown: "Captions", results: "Sequence[Result]") -> dict[str, Any]:
@@ -137,5 +206,6 @@ def _summary(result: "TrainResult", shown: "Captions", results: "Sequence[Result
         "captions": [caption._asdict() for caption in shown.captions],
         "captions_held_out": shown.held_out,
         "evaluation": summarise(results),
+        "bad_samples": result.bad,
         "n_failed": sum(result.num_failed for result in results),
     }

@@ -157,7 +157,7 @@ def _make_language_model(
 ) -> None:
     from cambrian_cli.tiny_parts.language_model import measure, text_processor, train_language_model
     from cambrian_data.grounding import read_inventories
-    from cambrian_model.training.state import atomic_folder
+    from cambrian_model.training.files import atomic_folder
 
     inventories = read_inventories(scenes_dir)
     processor = text_processor(recipe)
@@ -173,7 +173,7 @@ def _make_encoder(
     folder: Path, own: EncoderRecipe, recipe: TinyPartsRecipe, scenes_dir: Path, progress: Callable[..., None]
 ) -> None:
     from cambrian_cli.tiny_parts.encoders import MEAN, STD, Pictures, train_encoder
-    from cambrian_model.training.state import atomic_folder
+    from cambrian_model.training.files import atomic_folder
     from cambrian_model.vision.timm_encoder import create_timm_model
 
     encoder, measured = train_encoder(Pictures(scenes_dir, recipe.grid_side), own, recipe, progress)

@@ -43,9 +43,16 @@ class Cambrian:
 
     Decoding is greedy, so the same prompts in the same batches give the same replies. A prompt that leaves no room for
     a reply in the language model's context gets a Failure.
+
+    Args:
+        model: On its device.
+        processor: Goes with it.
+        folder: Where they are from; its name names the model, its files are its fingerprint.
+        fingerprint: Instead, of a model that is still in training and lies in no folder yet.
     """
 
-    def __init__(self, model: Any, processor: Any, folder: Path) -> None:
+    def __init__(self, model: Any, processor: Any, folder: Path, fingerprint: str | None = None) -> None:
+        self._given_fingerprint = fingerprint
         self.name = f"cambrian:{_name(folder.resolve())}"
         self._model, self._processor, self._folder = model, processor, folder
         self._stop_ids: list[int] = processor.stop_token_ids
@@ -54,6 +61,8 @@ class Cambrian:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the weights and of the configuration, processor and tokenizer files; precision and kind of device."""
+        if self._given_fingerprint is not None:
+            return self._given_fingerprint
         digest = hashlib.sha256()
         for path in sorted(self._folder.iterdir()):
             if path.suffix in _FINGERPRINTED and path.is_file():
