@@ -1,31 +1,28 @@
 """Useful tokens per second of our training beside other ways to step: tokens that are samples, not padding.
 
-All ways start from the same weights, read the same captions and questions of rendered scenes, put as many of them into
-an optimizer step, in two batches, and train all parts of recipe `tiny`'s model in turn, in rotated order, in one
-process on the CPU. Samples are encoded beforehand, so that what a way does itself shows; `--encode` does it in turn.
+All ways start from the same weights, encode the same samples of recipe `tiny`'s two sources, as many in an optimizer
+step, in two batches, and train all parts of its model, in turn, in rotated order, in one process on the CPU.
 
-- ours: packed rows, our loop, logits in chunks
-- Trainer, packed: transformers' Trainer on the same batches; this is what the loop costs. The benchmark fails if it
-  comes to another loss
+- ours: packed rows, and what `training.train` makes of model and loop
+- Trainer, packed: transformers' Trainer with the same model and batches, so the difference is the loop. The benchmark
+  fails if it comes to another loss
 - nanoVLM's way: random batches padded to their longest sample, all logits, the mean of each batch, in a plain loop
 - Trainer, padded: transformers' Trainer on those
-- padded to 2,048: the plain loop, every sample padded as the original does; fewer steps, for it is slow
+- padded to 2,048: the plain loop, every sample padded as the original does; one step of two samples, for it is slow
 
 Prints the ratio of every round, their median, and its 95 % interval from resampled rounds. `--cpu-time` counts this
 process's seconds and not those of the clock, for a machine that others use too; it takes one thread.
 
-    uv run python benchmarks/training.py --rounds 15 --steps 10 --threads 2
+    uv run python -m benchmarks.training --rounds 15 --steps 10 --threads 2
 """
 
 import argparse
 import copy
-import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from itertools import islice, product
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,211 +30,134 @@ import numpy as np
 import torch
 from scipy import stats
 from torch import nn
-from torch.nn import functional
-from torch.optim.lr_scheduler import LambdaLR
-from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import PrinterCallback
 
+from benchmarks.training_loops import Clock, Inputs, Make, pad_samples, run_plain, run_trainer
 from cambrian_data.cvbench.scenes import RECORDS, write_scene_records
 from cambrian_data.formats import read_records
+from cambrian_data.grounding.records import RECORDS as READINGS
+from cambrian_data.grounding.records import write_scene_grounding
 from cambrian_data.scenes import write_scenes
-from cambrian_model.language.loss import LossOptions
 from cambrian_model.processing.processor import CambrianProcessor
-from cambrian_model.processing.sample import IGNORED_LABEL, Sample
+from cambrian_model.processing.sample import Sample
 from cambrian_model.training.batches import PackedSchedule, Place, Share, StepEncoder, stream
 from cambrian_model.training.collate import collate
 from cambrian_model.training.distributed import start_accelerator
 from cambrian_model.training.guard import Guard
 from cambrian_model.training.index import index_dataset, join
 from cambrian_model.training.loop import Engine, run_steps
-from cambrian_model.training.optim import build_optimizer, lr_factor
+from cambrian_model.training.optim import build_optimizer
 from cambrian_model.training.recipe import load_recipe
 from cambrian_model.training.recipe.stage import BatchSection
-from cambrian_model.training.stage_data import empty_sample, pad_token_id
-from cambrian_model.training.start_model import load_model
-from cambrian_model.training.trainable import select_trainable
+from cambrian_model.training.stage_data import StageData, empty_sample, pad_token_id
+from cambrian_model.training.start_model import StageModel, load_model, prepare_model
+from cambrian_model.training.trainable import Group
 
 ALL_PARTS = "stages.finetune.train=[vision_encoders, connector, in_llm, language_model]"
 RECIPE = load_recipe("tiny", ["device=cpu", ALL_PARTS, "stages.finetune.optim.groups={}"])
-STAGE = RECIPE.stages["finetune"]
-OPTIM, CLIP_NORM = STAGE.optim, STAGE.optim.clip_norm or math.inf
+OPTIM = RECIPE.stages["finetune"].optim
 BATCHES, LONG = 2, 2048
-BATCH = BatchSection(rows=4, micro_rows=4 // BATCHES, row_tokens=STAGE.batch.row_tokens)
-CHUNKED, WHOLE = LossOptions(RECIPE.loss.implementation, RECIPE.loss.chunk_tokens), LossOptions("whole")
-TOLERANCE = 1e-4  # of losses near 3: rounding makes 1e-6 in ten steps, leaving out one sample of the last 1e-3
-
-Inputs = dict[str, Any]
-Make = Callable[[], Inputs]  # makes what the model gets for one batch
+BATCH = BatchSection(rows=BATCHES, micro_rows=1, row_tokens=768)
+TOLERANCE = 1e-4  # of losses near 2: no difference was seen in ten steps; without the last of them it is over 1e-2
 
 
 class Way(NamedTuple):
     """A way to step.
 
     Attributes:
+        model: What it starts from.
         run: Trains a model and returns the seconds that it took.
         tokens: That are not padding, in all its steps.
-        loss: How the model makes its loss.
         asked: Of ours, how many times as many useful tokens per second at least.
     """
 
+    model: Any
     run: Callable[[Any], float]
     tokens: int
-    loss: LossOptions
     asked: float = 0.97
 
 
-@dataclass(frozen=True)
-class Numbered:
-    """Samples by number, where training expects conversations and their processor."""
-
-    encode_number: Callable[[int], Sample]
-    ids: Sequence[str]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, number: int, /) -> Mapping[str, Any]:
-        return {"id": self.ids[number], "messages": number, "images": []}
-
-    def encode(self, messages: Any, images: Any) -> Sample:
-        """Returns the sample whose number stands for its messages."""
-        return self.encode_number(messages)
-
-    def measure(self, messages: Any, image_sizes: Any) -> Any:
-        """Is never asked: the conversations themselves have been measured."""
-        raise NotImplementedError
-
-
 def make_records(num_scenes: int) -> list[Mapping[str, Any]]:
-    """Renders scenes; returns captions of them and questions about them, the pictures as bytes."""
+    """Renders scenes; returns readings of them and questions about them, the pictures as bytes."""
     with tempfile.TemporaryDirectory() as name:
-        scenes, questions = Path(name, "scenes"), Path(name, "questions")
+        scenes, readings, questions = (Path(name, kind) for kind in ("scenes", "readings", "questions"))
         write_scenes(scenes, count=num_scenes, seed=0, side=64)
+        write_scene_grounding(scenes, readings, grid_side=RECIPE.model.grid_side, readings_per_picture=1, seed=0)
         write_scene_records(scenes, questions, count_per_task=num_scenes // 2, reasoning=True)
         return [
             record.to_dict() | {"images": [(file.parent / str(image)).read_bytes() for image in record.images]}
-            for file in (scenes / "captions.jsonl", questions / RECORDS)
+            for file in (readings / READINGS, questions / RECORDS)
             for record in read_records(file)
         ]
 
 
-def encode(processor: CambrianProcessor, records: Sequence[Mapping[str, Any]], number: int) -> Sample:
+def encode_record(processor: CambrianProcessor, records: Sequence[Mapping[str, Any]], number: int) -> Sample:
     """Encodes one conversation."""
     return processor.encode(records[number]["messages"], records[number]["images"])
 
 
-def pack(samples: Numbered, pad_token: int, rows: Sequence[Sequence[int]]) -> Inputs:
-    """Encodes rows of samples and collates them, as our loop's stream does."""
-    return collate(
-        [[samples.encode_number(number) for number in row] for row in rows], BATCH.row_tokens, pad_token
-    ).inputs
+def pack_rows(encode: Callable[[int], Sample], pad_token: int, rows: Sequence[Sequence[int]]) -> Inputs:
+    """Encodes and collates rows, as our stream does."""
+    return collate([[*map(encode, row)] for row in rows], BATCH.row_tokens, pad_token).inputs
 
 
-def pad(samples: Numbered, pad_token: int, length: int | None, numbers: Sequence[int]) -> Inputs:
-    """Encodes samples and pads them to `length`, or to the longest of them, under an attention mask."""
-    chosen = [samples.encode_number(number) for number in numbers]
-    length = length or max(sample.num_tokens for sample in chosen)
-    room = [(0, length - sample.num_tokens) for sample in chosen]
-    rows = zip(chosen, room, strict=True)
-    ids, labels, masks = zip(
-        *(
-            (
-                functional.pad(sample.input_ids, free, value=pad_token),
-                functional.pad(sample.labels, free, value=IGNORED_LABEL),
-                functional.pad(torch.ones_like(sample.input_ids), free),
-            )
-            for sample, free in rows
-        ),
-        strict=True,
-    )
-    return {
-        "input_ids": torch.stack(ids),
-        "labels": torch.stack(labels),
-        "attention_mask": torch.stack(masks),
-        "pixel_values": [torch.cat(images) for images in zip(*(sample.pixel_values for sample in chosen), strict=True)],
-        "image_sizes": torch.cat([sample.image_sizes for sample in chosen]),
-    }
-
-
-def run_ours(
-    seconds: Callable[[], float], encoder: StepEncoder, schedule: PackedSchedule, steps: int, model: Any
-) -> float:
+def run_ours(clock: Clock, groups: Sequence[Group], data: StageData, num_steps: int, model: Any) -> float:
     """Trains as `training.train` does."""
-    optimizer = build_optimizer(model, select_trainable(model, STAGE).groups, OPTIM)
+    optimizer = build_optimizer(model, groups, OPTIM)
     engine = Engine(model, optimizer, start_accelerator(RECIPE), OPTIM, Guard(1), lambda _: "")
-    training = run_steps(engine, stream(encoder, schedule, Place()), 0, steps)
-    begin = seconds()
+    training = run_steps(engine, stream(data.encoder, data.schedule, Place()), 0, num_steps)
+    begin = clock()
     for _ in training:
         pass
-    return seconds() - begin
+    return clock() - begin
 
 
-def build_plain_optimizer(model: nn.Module, num_steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
-    """The same AdamW and rates, written by hand: matrices decay, vectors do not."""
-    matrices = {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": OPTIM.weight_decay}
-    vectors = {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0}
-    optimizer = torch.optim.AdamW([matrices, vectors], lr=OPTIM.lr, betas=OPTIM.betas, eps=OPTIM.eps)
-    return optimizer, LambdaLR(optimizer, lambda step: lr_factor(OPTIM, OPTIM.warmup, step, num_steps))
+def make_ways(args: argparse.Namespace, start: StageModel, plain: nn.Module) -> tuple[dict[str, Way], Make]:
+    """Returns all ways, ours first and the Trainer on the same batches second, and a batch to compare losses on."""
+    records, pad_token = make_records(8 * args.steps), pad_token_id(start.processor)
+    index = join([index_dataset("scenes", records, start.processor)], [1.0])
+    schedule = PackedSchedule(index, BATCH, RECIPE.seed)
+    nothing = empty_sample(start.model.config.encoders)
+    data = StageData(schedule, StepEncoder(records, start.processor, BATCH, pad_token, nothing, Share()))
+
+    encode = partial(encode_record, start.processor, records)
+    rows = schedule.plan(0).rows[: BATCHES * args.steps]
+    assert len(rows) == BATCHES * args.steps, "an epoch is shorter than these steps"
+    packed = [partial(pack_rows, encode, pad_token, [row]) for row in rows]
+    shuffled = np.random.default_rng(RECIPE.seed).permutation(np.concatenate(rows))
+    batches = np.array_split(shuffled, len(rows))
+    few = [batch[:1] for batch in batches[:BATCHES]]
+    padded, long = (
+        [partial(pad_samples, encode, pad_token, length, batch.tolist()) for batch in some]
+        for length, some in ((None, batches), (LONG, few))
+    )
+    clock = time.process_time if args.cpu_time else time.perf_counter
+    useful, useful_of_few = (int(index.lengths[np.concatenate(some)].sum()) for some in (batches, few))
+    trainer, loop = (
+        lambda made, run=run: partial(run, clock, OPTIM, made, BATCHES) for run in (run_trainer, run_plain)
+    )
+    ours = partial(run_ours, clock, start.trainable.groups, data, args.steps)
+    return {
+        "ours": Way(start.model, ours, useful),
+        "Trainer, packed": Way(start.model, trainer(packed), useful),
+        "nanoVLM's way": Way(plain, loop(padded), useful),
+        "Trainer, padded": Way(plain, trainer(padded), useful),
+        f"padded to {LONG:,}": Way(plain, loop(long), useful_of_few, asked=3.0),
+    }, packed[0]
 
 
-def run_plain(seconds: Callable[[], float], batches: Sequence[Make], model: Any) -> float:
-    """Trains as nanoVLM does: the mean loss of each batch, over the number of batches; then clips and steps."""
-    optimizer, rates = build_plain_optimizer(model, len(batches) // BATCHES)
-    model.train()
-    begin = seconds()
-    for number, batch in enumerate(batches, start=1):
-        loss = model(**batch(), use_cache=False).loss / BATCHES
-        loss.backward()
-        if number % BATCHES == 0:
-            nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
-            optimizer.step()
-            rates.step()
-            optimizer.zero_grad()
-    return seconds() - begin
-
-
-class _Stopwatch(TrainerCallback):
-    """Times the Trainer's loop without its preparations."""
-
-    def __init__(self, seconds: Callable[[], float]) -> None:
-        self.now = seconds
-
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        self.begin = self.now()
-
-    def on_train_end(self, *_: Any, **__: Any) -> None:
-        self.seconds = self.now() - self.begin
-
-
-def run_trainer(seconds: Callable[[], float], batches: Sequence[Make], model: Any) -> float:
-    """Trains with the Trainer, which neither logs, evaluates nor saves; one item of its dataset is a whole batch."""
-    # The Trainer sets this in the outer configuration only; with a cache, the samples of a row would see each other.
-    model.language_model.config.use_cache = False
-    watch, optimizers = _Stopwatch(seconds), build_plain_optimizer(model, len(batches) // BATCHES)
-    quiet = {"logging_strategy": "no", "save_strategy": "no", "report_to": "none", "disable_tqdm": True}
-    order = {"per_device_train_batch_size": 1, "num_train_epochs": 1, "train_sampling_strategy": "sequential"}
-    lean = {"remove_unused_columns": False, "dataloader_pin_memory": False, "use_cpu": True}
-    size = {"gradient_accumulation_steps": BATCHES, "max_grad_norm": CLIP_NORM}
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(folder, **quiet, **order, **lean, **size)
-        trainer = Trainer(model, arguments, lambda items: items[0](), batches, callbacks=[watch], optimizers=optimizers)
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-    return watch.seconds
-
-
-def compare(ways: Mapping[str, Way], model: nn.Module, probe: Make, rounds: int) -> None:
+def compare(ways: Mapping[str, Way], probe: Make, rounds: int) -> None:
     """Runs all ways in every round and prints how ours compares with the others."""
     seconds, losses = np.zeros((2, rounds + 1, len(ways)))  # the first round warms up
     for number, turn in product(range(rounds + 1), range(len(ways))):
         chosen = (number + turn) % len(ways)
-        way, trained = [*ways.values()][chosen], copy.deepcopy(model)
-        trained.loss_options = way.loss
-        seconds[number, chosen] = way.run(trained)
+        way = [*ways.values()][chosen]
+        model = copy.deepcopy(way.model)
+        seconds[number, chosen] = way.run(model)
         with torch.no_grad():
-            losses[number, chosen] = trained(**probe(), use_cache=False).loss
+            losses[number, chosen] = model(**probe(), use_cache=False).loss
     apart = np.abs(losses[:, 0] - losses[:, 1]).max()
-    assert apart < TOLERANCE, f"the Trainer came to a loss that is {apart} from ours: it did not train on the same"
+    if not apart < TOLERANCE:
+        raise SystemExit(f"losses of ours and the Trainer on the same batches are {apart} apart; allowed: {TOLERANCE}")
     speeds = np.array([way.tokens for way in ways.values()]) / seconds[1:]
     for (name, way), speed, loss in zip(ways.items(), np.median(speeds, 0), losses[-1], strict=True):
         print(f"{name}: {speed:,.0f} useful tokens a second, of {way.tokens:,}; loss {loss:.6f} afterwards")
@@ -255,42 +175,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for option, default in (("--rounds", 15), ("--steps", 10), ("--threads", 2)):
         parser.add_argument(option, type=int, default=default)
-    parser.add_argument("--encode", action="store_true", help="encode text and pictures in turn, not beforehand")
     parser.add_argument("--cpu-time", action="store_true", help="see above")
     args = parser.parse_args()
-    if args.cpu_time and args.threads > 1:
-        parser.error("--cpu-time adds up the seconds of all threads, waiting ones too; add --threads 1")
-    clock = time.process_time if args.cpu_time else time.perf_counter
+    if args.rounds < 2 or (args.cpu_time and args.threads > 1):
+        parser.error("give at least two rounds; --cpu-time adds up waiting threads too, so with it --threads 1")
     torch.set_num_threads(args.threads)
     torch.manual_seed(RECIPE.seed)
     model, processor = load_model(RECIPE, None)
-    records, pad_token = make_records(20 * args.steps), pad_token_id(processor)
-    index = join([index_dataset("scenes", records, processor)], [1.0])
-    encoding = partial(encode, processor, records)
-    ready = [] if args.encode else [*map(encoding, range(len(records)))]
-    samples = Numbered(encoding if args.encode else ready.__getitem__, [str(record["id"]) for record in records])
-
-    schedule = PackedSchedule(index, BATCH, RECIPE.seed)
-    rows = [step.rows for step in islice(schedule.steps(Place()), args.steps)]
-    parts = [step[start : start + len(step) // BATCHES] for step in rows for start in (0, len(step) // BATCHES)]
-    packed = [partial(pack, samples, pad_token, part) for part in parts]
-    numbers = np.random.default_rng(RECIPE.seed).permutation(
-        [number for step in rows for row in step for number in row]
-    )
-    batches = [part.tolist() for part in np.array_split(numbers, len(packed))]
-    padded = [partial(pad, samples, pad_token, None, batch) for batch in batches]
-    few = batches[: BATCHES * max(1, args.steps // 10)]
-    long = [partial(pad, samples, pad_token, LONG, batch) for batch in few]
-    tokens, tokens_of_few = int(index.lengths[numbers].sum()), int(index.lengths[sum(few, [])].sum())
-    encoder = StepEncoder(samples, samples, BATCH, pad_token, empty_sample(model.config.encoders), Share())
-    ways = {
-        "ours": Way(partial(run_ours, clock, encoder, schedule, args.steps), tokens, CHUNKED),
-        "Trainer, packed": Way(partial(run_trainer, clock, packed), tokens, CHUNKED),
-        "nanoVLM's way": Way(partial(run_plain, clock, padded), tokens, WHOLE),
-        "Trainer, padded": Way(partial(run_trainer, clock, padded), tokens, WHOLE),
-        f"padded to {LONG:,}": Way(partial(run_plain, clock, long), tokens_of_few, WHOLE, asked=3.0),
-    }
-    compare(ways, model, packed[0], args.rounds)
+    plain = copy.deepcopy(model)
+    start = prepare_model(RECIPE, "finetune", model, processor, None, torch.device("cpu"))
+    compare(*make_ways(args, start, plain), args.rounds)
 
 
 if __name__ == "__main__":

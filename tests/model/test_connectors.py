@@ -466,9 +466,10 @@ def test_a_checkpoint_with_another_connector_is_no_start(datasets, tmp_path):
 def test_a_model_without_blocks_trains_what_it_has():
     model, stage = whole_model("linear"), small_recipe("linear").stages["align"]
     rows = {row.part: (row.tensors, row.lr) for row in select_trainable(model, stage).table}
-    assert rows["connector"] == (3, stage.optim.lr)
+    assert rows["projector"] == (3, stage.optim.lr)
     assert rows["vision_encoders"][1] is None
-    assert "in_llm" not in rows
+    assert not {"sva", "in_llm"} & rows.keys()
     asked = small_recipe("linear", "stages.align.train=[connector, in_llm]").stages["align"]
-    with pytest.raises(RecipeError, match="trains in_llm, but this model has no such part; remove it from train"):
+    there = "vision_encoders, projector, language_model"
+    with pytest.raises(RecipeError, match=f'train: "in_llm" names nothing that is there; there are {there}$'):
         select_trainable(model, asked)

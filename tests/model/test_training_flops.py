@@ -4,6 +4,7 @@ The counter sees matrix products and convolutions, on any kernel but that of gro
 two products inside SVA's own operator have formulas that `flops.py` registers.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,9 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from cambrian_model.config import VisionEncoderConfig
 from cambrian_model.connectors.window_attend import _backward, window_attend
 from cambrian_model.image_tokens import visible_region
+from cambrian_model.language.loss import LossOptions
 from cambrian_model.model import CambrianForConditionalGeneration
+from cambrian_model.training.compute import checkpoint_activations
 from cambrian_model.training.flops import BatchShape, FlopModel, peak_flops
 from cambrian_model.training.parts import matching
 from tests.support.tiny_model import GRID_SIDE, VOCABULARY, pack, tiny_encoders, tiny_model, tiny_sample
@@ -164,11 +167,31 @@ def test_every_connector_and_a_transformers_encoder_cost_what_the_counter_sees(c
 @pytest.mark.parametrize("parts", [("connector",), ("connector", "in_llm", "language_model")], ids="+".join)
 def test_checkpointed_layers_are_computed_twice(parts):
     model = train_only(tiny_model("llama"), parts)
-    model.language_model.activation_checkpointing_enable()
+    checkpoint_activations(model, ["language_model"])
     flops = FlopModel.of(model, loss="whole", checkpointed=("language_model",))
     assert flops.hardware_flops(shape()) == pytest.approx(sum(count(model)), rel=CHECKPOINTED_TOLERANCE)
     plain = FlopModel.of(model, loss="whole")
     assert flops.model_flops(shape()) == plain.model_flops(shape()) < plain.hardware_flops(shape())
+
+
+def test_a_training_step_in_chunks_and_with_all_checkpoints_costs_what_the_device_computes():
+    """Also a token of each row whose logits are not needed (1 of 30 supervised), and encoder parts outside of blocks,
+    which are not repeated; measured: 1 % of everything.
+    """
+    parts = ("language_model", "vision_encoders")
+    model = train_only(tiny_model("llama"), EVERYTHING)
+    model.set_attn_implementation("sdpa")
+    model.loss_options = LossOptions("chunked", chunk_tokens=16)
+    checkpoint_activations(model, parts)
+    inputs, supervised = batch(), 30
+    labels = inputs["input_ids"].clone()
+    labels[:, :-supervised] = -100
+    model(**inputs, labels=labels)  # the first call also checks the head
+    with FlopCounterMode(display=False) as counter:
+        model(**inputs, labels=labels).loss.backward()
+    flops = FlopModel.of(model, checkpointed=parts)
+    expected = flops.hardware_flops(dataclasses.replace(shape(), supervised=supervised))
+    assert expected == pytest.approx(counter.get_total_flops(), rel=2e-2)
 
 
 def test_a_model_without_numbers_costs_the_same():

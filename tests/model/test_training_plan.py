@@ -9,7 +9,7 @@ from cambrian_model.assemble import assemble, assemble_empty
 from cambrian_model.errors import CheckpointError, ConfigError, RecipeError, TrainingError
 from cambrian_model.training import load_recipe
 from cambrian_model.training.flops import BatchShape, FlopModel
-from cambrian_model.training.plan import RecipePlan, check_recipe, plan_recipe
+from cambrian_model.training.plan import Machine, RecipePlan, check_recipe, plan_recipe
 from cambrian_model.training.trainable import select_trainable
 from tests.support.pictures import Pictures
 from tests.support.recipes import SCRATCH
@@ -25,9 +25,10 @@ SMALL = [
     "stages.align.optim.groups={sva: {lr: 2.0e-4, warmup: 3}}",
     "stages.align.max_steps=7",
     "stages.finetune.batch={rows: 4, row_tokens: 128}",
+    "stages.finetune.train=[connector, language_model]",
 ]
 EXPECTED = "data.scenes.expected={samples: 1000, tokens: 44, images: 0.5}"
-TEXT_ALONE = ["stages.align.epochs=2", "stages.align.max_steps=null"]
+BY_EPOCHS = ["stages.align.epochs=2", "stages.align.max_steps=null"]
 
 
 def recipe(*overrides):
@@ -41,9 +42,13 @@ def datasets(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def measured(datasets) -> RecipePlan:
-    return plan_recipe(
-        recipe("stages.finetune.epochs=3"), gpus=2, mfu=0.5, device="NVIDIA A100-SXM4-80GB", datasets=datasets
-    )
+    changed = recipe("stages.finetune.epochs=3", "stages.finetune.train=[vision_encoders, language_model]")
+    return plan_recipe(changed, gpus=2, mfu=0.5, device="NVIDIA A100-SXM4-80GB", datasets=datasets)
+
+
+@pytest.fixture(scope="module")
+def expected() -> RecipePlan:
+    return plan_recipe(recipe(EXPECTED, *BY_EPOCHS), gpus=1)
 
 
 def test_parameters_are_counted_part_by_part_with_what_trains_them(measured):
@@ -107,9 +112,8 @@ def test_operations_of_a_step_are_those_of_its_average_content(measured, dataset
     assert stage.flops_per_step == FlopModel.of(model).model_flops(shape)
 
 
-def test_data_elsewhere_is_what_the_recipe_expects():
-    planned = plan_recipe(recipe(EXPECTED, *TEXT_ALONE), gpus=1)
-    stage = planned.stages[0]
+def test_data_elsewhere_is_what_the_recipe_expects(expected):
+    stage = expected.stages[0]
     length = 44 + 0.5 * 20
     assert stage.data.origin == "expected"
     assert stage.data.tokens == pytest.approx(1000 * length)
@@ -120,20 +124,16 @@ def test_data_elsewhere_is_what_the_recipe_expects():
     assert any("what the recipe expects" in note for note in stage.notes)
 
 
-def test_what_nobody_knows_is_left_out_and_said():
-    planned = plan_recipe(recipe(*TEXT_ALONE), gpus=1, device="cpu")
+def test_what_nobody_knows_is_left_out_and_said(datasets):
+    planned = plan_recipe(recipe("model.tokenizer=nobody/nothing", *BY_EPOCHS), gpus=1, device="cpu", datasets=datasets)
     stage = planned.stages[0]
     assert (stage.data.origin, stage.steps, stage.days, planned.days) == ("unknown", None, None, None)
     assert any("max_steps" in note for note in stage.notes)
     assert any("peak_tflops" in note for note in planned.notes)
+    assert any("nobody/nothing: its tokenizer is not at hand" in note for note in planned.notes)
+    assert stage.first_sample is None
     assert stage.flops_by_part["language model"][0] > 0
     assert stage.memory.total > 0
-
-
-def test_without_its_tokenizer_all_but_the_data_is_planned(datasets):
-    planned = plan_recipe(recipe("model.tokenizer=nobody/nothing", EXPECTED), gpus=1, datasets=datasets)
-    assert "nobody/nothing: its tokenizer is not at hand" in planned.notes[0]
-    assert planned.stages[0].data.origin == "expected"
 
 
 def test_saved_features_are_told_with_their_size(measured):
@@ -144,31 +144,35 @@ def test_saved_features_are_told_with_their_size(measured):
     assert measured.stages[1].cache is None  # its encoders are trained
 
 
-def test_a_cached_stage_does_not_count_its_encoders():
-    plain = plan_recipe(recipe(EXPECTED), gpus=1).stages[0]
-    cached = plan_recipe(recipe(EXPECTED, "stages.align.feature_cache=true"), gpus=1).stages[0]
-    encoders = [part for part in plain.flops_by_part if part.startswith("vision encoder")]
-    saved = sum(sum(plain.flops_by_part[part]) for part in encoders)
-    assert plain.flops_per_step - cached.flops_per_step == pytest.approx(saved)
-    assert cached.cache == plain.cache
-
-
-def test_adapters_belong_to_their_stage_alone():
-    overrides = ["stages.align.train=[connector, adapters]", "stages.align.adapters={rank: 4}"]
-    planned = plan_recipe(recipe(EXPECTED, *overrides, "stages.align.optim.groups={}"), gpus=1)
-    rows = [{row.part: row.parameters for row in stage.table} for stage in planned.stages]
+def test_adapters_and_cached_features_belong_to_their_stage_alone(expected):
+    cached = plan_recipe(
+        recipe(
+            EXPECTED,
+            "stages.align.train=[connector, adapters]",
+            "stages.align.optim.groups={}",
+            "stages.align.adapters={rank: 4}",
+            "stages.align.feature_cache=true",
+        ),
+        gpus=1,
+    )
+    rows = [{row.part: row.parameters for row in stage.table} for stage in cached.stages]
     assert rows[0]["adapters"] > 0
     assert "adapters" not in rows[1]
-    assert planned.stages[0].flops_per_step > 0
+    encoders = [[p for p in stage.flops_by_part if p.startswith("vision encoder")] for stage in cached.stages]
+    assert [len(of_stage) for of_stage in encoders] == [0, 2]
+    assert cached.stages[0].cache == expected.stages[0].cache
 
 
 def test_the_devices_share_as_the_run_will_decide():
-    strategies = {
-        name: plan_recipe(recipe(EXPECTED, f"parallel.strategy={name}"), gpus=2).stages[0].strategy
-        for name in ("auto", "fsdp")
+    model = assemble_empty(recipe().model.spec())  # 1.2 MB of weights, all trained, take 5 MB with their state
+    chosen = {
+        (strategy, gpus, size): Machine(gpus, "some", None, size, 0.4).strategy(
+            recipe(f"parallel.strategy={strategy}"), model
+        )
+        for strategy, gpus, size in (("auto", 2, 80e9), ("auto", 2, 5e6), ("auto", 1, 5e6), ("fsdp", 2, None))
     }
-    assert strategies == {"auto": "ddp", "fsdp": "fsdp"}
-    with pytest.raises(TrainingError, match="parallel.replicas is 2, but 3 devices"):
+    assert list(chosen.values()) == ["ddp", "fsdp", "ddp", "fsdp"]
+    with pytest.raises(TrainingError, match=r"parallel\.replicas is 2, but 3 devices"):
         plan_recipe(recipe("parallel.strategy=fsdp", "parallel.replicas=2"), gpus=3)
 
 

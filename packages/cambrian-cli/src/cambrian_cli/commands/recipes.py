@@ -65,14 +65,15 @@ def validate(
             try:
                 recipe = training.load_recipe(name, overrides=overrides or ())
                 check_recipe(recipe)
-                rows.append([name, ", ".join(recipe.stages), ", ".join(recipe.unset())])
+                rows.append((name, list(recipe.stages), recipe.unset()))
             except CambrianModelError as error:
                 wrong[name] = str(error)
         if wrong:
             found = "; ".join(f"{name}: {message}" for name, message in wrong.items())
             raise CommandError(found if len(names) == 1 else f"{len(wrong)} of {len(names)} recipes are wrong: {found}")
-        out.table("Valid recipes", ["name", "stages", "left to you"], rows)
-        out.result({"recipes": [{"name": name, "left_to_you": unset.split(", ")} for name, _, unset in rows]})
+        shown = [[name, ", ".join(stages), ", ".join(unset)] for name, stages, unset in rows]
+        out.table("Valid recipes", ["name", "stages", "left to you"], shown)
+        out.result({"recipes": [{"name": name, "left_to_you": unset} for name, _, unset in rows]})
 
 
 @app.command()

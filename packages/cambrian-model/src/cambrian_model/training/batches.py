@@ -13,7 +13,7 @@ from torch.utils import data
 
 from cambrian_model.errors import CambrianModelError, TrainingError
 from cambrian_model.processing.sample import Sample
-from cambrian_model.training.bad_samples import BadSample
+from cambrian_model.training.bad_samples import ADVICE, BadSample, UnreadableSampleError
 from cambrian_model.training.collate import Batch, collate
 from cambrian_model.training.index import Conversation, Dataset, Encoder, sample_name
 from cambrian_model.training.mixing import MixtureIndex, Plan, plan_epoch, steps_of
@@ -192,23 +192,34 @@ class StepEncoder(data.Dataset):
     def _encode_row(self, row: Sequence[SampleRef], ids: list[str], bad: list[BadSample]) -> list[Sample]:
         samples = []
         for sample in row:
-            number = sample if isinstance(sample, int) else -1
-            conversation = sample if isinstance(sample, Mapping) else self.dataset[sample]
-            name = sample_name(conversation)
             try:
-                samples.append(self._encode(conversation, name, number))
+                conversation = sample if isinstance(sample, Mapping) else self.dataset[sample]
+                samples.append(self._encode(conversation, sample))
                 ids.append(str(conversation["id"]))
-            except CambrianModelError as error:
+            except UnreadableSampleError as error:
                 if self.on_bad == "error":
-                    raise TrainingError(f"{name}: {error}; or leave it out with --on-bad-sample skip") from error
-                bad.append(BadSample(number, name, str(error)))
+                    raise TrainingError(f"{error}; {ADVICE}") from error
+                bad.append(BadSample(sample if isinstance(sample, int) else -1, error.name, error.reason))
         return samples
 
-    def _encode(self, conversation: Conversation, name: str, number: int) -> Sample:
-        sample = self.encoder.encode(conversation["messages"], conversation.get("images") or [])
-        if self.lengths is not None and len(sample.input_ids) != self.lengths[number]:
+    def _encode(self, conversation: Conversation, reference: SampleRef) -> Sample:
+        """Encodes a sample.
+
+        Raises:
+            UnreadableSampleError: It cannot be encoded.
+            TrainingError: It is another one than when it was indexed.
+        """
+        name = sample_name(conversation)
+        try:
+            sample = self.encoder.encode(conversation["messages"], conversation.get("images") or [])
+        except TrainingError:
+            raise  # saved features are damaged, for example, which is not the sample's fault
+        except CambrianModelError as error:
+            raise UnreadableSampleError(name, str(error)) from error
+        planned = self.lengths[reference] if self.lengths is not None and isinstance(reference, int) else None
+        if planned is not None and len(sample.input_ids) != planned:
             raise TrainingError(
-                f"{name} has {len(sample.input_ids)} tokens, but had {self.lengths[number]} when the data was indexed; "
+                f"{name} has {len(sample.input_ids)} tokens, but had {planned} when the data was indexed; "
                 "do not change records or pictures during a run"
             )
         return sample.cut(self.batch.row_tokens)

@@ -270,13 +270,17 @@ def _encoders(model: CambrianForConditionalGeneration, checkpointed: bool) -> It
 def _decoder(model: CambrianForConditionalGeneration, reach: Reach, checkpointed: bool, loss: Loss) -> Iterator[Cost]:
     language_model, head = model.language_model, model.get_output_embeddings()
     config, layers = language_model.config.get_text_config(), decoder_layers(language_model)
+    blocks: dict[Any, list[Cost]] = {}  # by what they have in common
     yield _products("language model", _outside(language_model, layers, head), config, reach.embeddings, again=False)
     for number, (layer, reached, is_reached_at_end) in enumerate(zip(layers, reach.layers, reach.ends, strict=True)):
         again = checkpointed and is_reached_at_end  # a layer with its block is computed again as a whole
         yield _products("language model", own_modules(layer), config, reached, again)
         yield _attention(config, number, reached, again)
         if (block := getattr(layer, BLOCK, None)) is not None:
-            yield from _block(model.config, block, reached, reach.context, again)
+            kind = (frozenset(name for name, p in block.named_parameters() if p.requires_grad), reached, again)
+            if kind not in blocks:
+                blocks[kind] = list(_block(model.config, block, reached, reach.context, again))
+            yield from blocks[kind]
     unit: Unit = "tokens" if loss == "whole" else "supervised"
     matrix, reached = _matrices(head, config), reach.ends[-1]
     # Chunks of logits are thrown away and made again; liger makes gradients while it has them.

@@ -104,21 +104,22 @@ def run_steps(
         started = time.perf_counter()
         data, counts, stops = _next(steps, is_told_to_stop(), engine.device)
         loaded = time.perf_counter()
-        if not counts.supervised_tokens:
+        is_empty = not counts.supervised_tokens
+        if is_empty and not counts.bad:
             raise TrainingError(
                 f"step {number + 1} has no supervised token; give its samples an assistant turn. "
                 f"The first of them: {engine.render(data)}"
             )
-        own_loss, grad_norm = _backward(engine, data, counts.supervised_tokens)
+        own_loss, grad_norm = _backward(engine, data, max(counts.supervised_tokens, 1))
         (loss,) = sum_over_ranks([own_loss], engine.device)
         lrs = set_learning_rates(engine.optimizer, engine.optim, number, num_steps)
-        passes = engine.guard.passes(loss, grad_norm, engine.is_scaled)
-        if engine.loss_scale is not None:
+        passes = not is_empty and engine.guard.passes(loss, grad_norm, engine.is_scaled)
+        if engine.loss_scale is not None and not is_empty:
             engine.loss_scale.update(passes)
         suspects = []
         if passes:
             _take(engine, grad_norm)
-        else:
+        elif not is_empty:
             suspects = engine.guard.suspects(own_loss, data.ids, engine.device)
         engine.optimizer.zero_grad(set_to_none=True)
         metrics = {

@@ -24,7 +24,8 @@ def profiling(section: ProfileSection | None, folder: Path, stage: str) -> Itera
         activities.append(profiler.ProfilerActivity.CUDA)
     with profiler.profile(
         activities=activities,
-        schedule=profiler.schedule(skip_first=section.start, wait=0, warmup=0, active=section.steps, repeat=1),
+        # The step before the window warms the profiler up.
+        schedule=profiler.schedule(wait=section.start - 1, warmup=1, active=section.steps, repeat=1),
         on_trace_ready=lambda recorded: recorded.export_chrome_trace(str(file)),
         record_shapes=True,
         profile_memory=True,

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,14 @@ from cambrian_model.training.metrics import StageSummary, read_metrics, summaris
 from cambrian_model.training.provenance import describe_machine
 from cambrian_model.training.recipe import Recipe, load_recipe
 from cambrian_model.training.trainable import TrainableRow
+
+
+# What a run may be resumed with another value of: how it is spread, watched and saved, and what it does about bad data.
+FREE = (
+    *("num_workers", "parallel", "activation_checkpointing", "peak_tflops", "profile", "trackers", "log_every"),
+    *("checkpoint.every", "checkpoint.keep", "on_bad_sample", "max_bad_steps", "summary"),
+    "stages.*.batch.micro_rows",
+)
 
 
 def has_begun(folder: Path) -> bool:
@@ -232,13 +241,17 @@ class RunFolder:
 
 
 def _differences(old: Recipe, new: Recipe) -> list[str]:
-    """Names every key whose value differs, with both values."""
+    """Names every key whose value differs and may not, with both values."""
     before, after = dict(_leaves(old.model_dump(mode="json"))), dict(_leaves(new.model_dump(mode="json")))
     return [
         f"{key} was {before.get(key, 'absent')!r}, now {after.get(key, 'absent')!r}"
         for key in dict.fromkeys([*before, *after])
-        if before.get(key, "absent") != after.get(key, "absent")
+        if before.get(key, "absent") != after.get(key, "absent") and not _is_free(key)
     ]
+
+
+def _is_free(key: str) -> bool:
+    return any(fnmatchcase(key, pattern) or key.startswith(f"{pattern}.") for pattern in FREE)
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -84,9 +84,11 @@ class StageSources:
         """
         recipe = run.recipe
         stages = [recipe.stages[name] for name in run.unfinished()]
-        used = {name: datasets[name] for name in dict.fromkeys(name for stage in stages for name in stage.sources)}
+        used = {name: datasets[name] for name in dict.fromkeys(name for stage in stages for name in stage.data)}
         for section in (stage.validation for stage in stages if stage.validation):
-            used |= {name: FirstSamples(_numbered(name, datasets[name]), section.max_samples) for name in section.data}
+            for name in section.data:
+                first = FirstSamples(_numbered(name, datasets[name]), section.max_samples)
+                used[_beginning(name, section.max_samples)] = first
         indices = {
             name: _measured_once(recipe, name, cast(Dataset, dataset), processor, run, device, report)
             for name, dataset in used.items()
@@ -121,8 +123,10 @@ class StageSources:
     def of_validation(self, name: str, encoders: Sequence[VisionEncoderConfig]) -> dict[str, StageData]:
         """Returns the validation sources of a stage, each by itself; none if it has none."""
         stage = self.recipe.stages[name]
-        names = stage.validation.data if stage.validation else ()
-        return {source: self._packed({source: 1.0}, stage.batch, encoders) for source in names}
+        if stage.validation is None:
+            return {}
+        names = {source: _beginning(source, stage.validation.max_samples) for source in stage.validation.data}
+        return {source: self._packed({first: 1.0}, stage.batch, encoders) for source, first in names.items()}
 
     def with_features(
         self, name: str, data: StageData, model: CambrianForConditionalGeneration, device: torch.device, report: Report
@@ -219,6 +223,11 @@ def is_stream(source: Dataset | StreamSource) -> bool:
     return hasattr(source, "state_dict")
 
 
+def _beginning(name: str, count: int) -> str:
+    """Names the first samples of a source, which another stage may use whole."""
+    return f"{name}[:{count}]"
+
+
 def _numbered(name: str, source: Dataset | StreamSource) -> Dataset:
     if is_stream(source):
         raise TrainingError(f'data "{name}" is a stream, which cannot be validated on; give records')
@@ -258,7 +267,7 @@ def _measure(
         )
     except TrainingError as error:
         raise TrainingError(f'data "{name}": {error}') from error
-    BadSamples(run.bad_samples, recipe.on_bad_sample).record("index", name, index.bad)
+    BadSamples(run.bad_samples, recipe.on_bad_sample).record("index", name.partition("[:")[0], index.bad)
     return index
 
 

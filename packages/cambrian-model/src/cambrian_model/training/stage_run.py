@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,7 +32,7 @@ from cambrian_model.training.distributed import (
 from cambrian_model.training.ema import EMA
 from cambrian_model.training.export import export_model
 from cambrian_model.training.files import atomic_folder
-from cambrian_model.training.guard import Guard
+from cambrian_model.training.guard import Guard, named
 from cambrian_model.training.loop import Engine, Step, run_steps
 from cambrian_model.training.loss_scale import LossScale
 from cambrian_model.training.manifest import Facts, Reference, refer_to_frozen, write_manifest
@@ -169,10 +169,10 @@ class _Job:
         """Logs a step, and validates, evaluates, saves, stops after it, where that is due."""
         metrics = {"stage": self.name, **step.metrics, **self.throughput.metrics(step)}
         self._log(metrics, log)
-        self._note_bad(step)
+        if step.counts.bad:
+            self._note_bad(self.name, step.data.bad)
         if step.metrics["loss"] is None:
-            note = f"skipped: loss or gradient not finite; samples {', '.join(step.metrics['not_finite'][:20])}"
-            self.around.report(Progress("skip", self.name, step.number, num_steps, note=note))
+            self.around.report(Progress("skip", self.name, step.number, num_steps, note=_why_skipped(step)))
         if step.number % self.recipe.log_every == 0 or step.number == num_steps:
             shown = self.throughput.shown(metrics)
             self.around.report(Progress("train", self.name, step.number, num_steps, shown))
@@ -195,19 +195,21 @@ class _Job:
             log.write(line)
         self.around.trackers.log(line)
 
-    def _note_bad(self, step: Step) -> None:
-        if step.counts.bad:
-            shares = gather_texts(json.dumps(step.data.bad), self.engine.device)
-            if rank() == 0:
-                found = [BadSample(*bad) for share in shares for bad in json.loads(share)]
-                self.bad.record("train", self.name, found)
+    def _note_bad(self, source: str, mine: Sequence[BadSample]) -> None:
+        """Lists the samples that some rank could not read; every rank calls it."""
+        shares = gather_texts(json.dumps(mine), self.engine.device)
+        if rank() == 0:
+            self.bad.record("train", source, [BadSample(*bad) for share in shares for bad in json.loads(share)])
 
     def _validate(self, number: int, num_steps: int, log: MetricsLog | None) -> dict[str, float]:
         section = self.stage.validation
         if section is None or not (_is_due(section.every, number) or number == num_steps):
             return {}
         with self._at_rest():
-            losses = validate(self.engine, self.validation, self.recipe.num_workers)
+            found = validate(self.engine, self.validation, self.recipe.num_workers)
+        for source, (_, bad) in found.items():
+            self._note_bad(source, bad)
+        losses = {source: validated.loss for source, validated in found.items()}
         self._log({"kind": "validation", "stage": self.name, "step": number, "losses": losses}, log)
         self.around.report(Progress("validate", self.name, number, num_steps, losses))
         return losses
@@ -240,8 +242,9 @@ class _Job:
     def export(self) -> None:
         """Writes the model of the stage, which makes the stage done."""
         run, device = self.run, self.engine.device
-        if rank() == 0:
-            draw_curve(read_metrics(run.metrics), run.curve, self.recipe.name)
+        with together("drawing the curve", device):
+            if rank() == 0:
+                draw_curve(read_metrics(run.metrics), run.curve, self.recipe.name)
         self.around.report(Progress("export", self.name, 0, 1))
         model = plain_model(self.engine.model)
         facts = Facts(self.recipe.name, self.name, self.start.source, self.stage.train)
@@ -285,6 +288,12 @@ def _engine(
         EMA(model, stage.ema.decay) if stage.ema is not None else None,
         LossScale() if recipe.precision == "fp16" else None,
     )
+
+
+def _why_skipped(step: Step) -> str:
+    if not step.counts.supervised_tokens:
+        return "skipped: none of its samples could be read"
+    return f"skipped: loss or gradient not finite; {named(step.metrics.get('not_finite', ()))}"
 
 
 def _called(source: Reference | None) -> str:

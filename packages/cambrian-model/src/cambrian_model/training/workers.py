@@ -5,6 +5,7 @@ while its worker was still starting is then never missed, and the worker waits f
 """
 
 import os
+import signal
 from collections.abc import Callable
 from functools import partial
 
@@ -15,5 +16,6 @@ def end_with_parent() -> Callable[[int], None]:
 
 
 def _check_parent(parent: int, worker: int) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent saves when it is told to stop; a worker just ends
     if os.getppid() != parent:
         os._exit(1)

@@ -54,9 +54,9 @@ class ProfileSection(Section):
     """A window of steps recorded by `torch.profiler`, as traces for a browser in the run's folder.
 
     Attributes:
-        start: Steps of a stage before the window.
+        start: Steps before the window, counted from where the stage begins or is resumed.
         steps: Its length.
     """
 
-    start: Annotated[int, Field(ge=0)] = 5
+    start: Count = 5
     steps: Count = 3
