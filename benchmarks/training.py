@@ -113,7 +113,7 @@ def run_ours(clock: Clock, groups: Sequence[Group], data: StageData, num_steps: 
 
 def make_ways(args: argparse.Namespace, start: StageModel, plain: nn.Module) -> tuple[dict[str, Way], Make]:
     """Returns all ways, ours first and the Trainer on the same batches second, and a batch to compare losses on."""
-    records, pad_token = make_records(8 * args.steps), pad_token_id(start.processor)
+    records, pad_token = make_records(4 * args.steps), pad_token_id(start.processor)
     index = join([index_dataset("scenes", records, start.processor)], [1.0])
     schedule = PackedSchedule(index, BATCH, RECIPE.seed)
     nothing = empty_sample(start.model.config.encoders)
@@ -132,9 +132,7 @@ def make_ways(args: argparse.Namespace, start: StageModel, plain: nn.Module) -> 
     )
     clock = time.process_time if args.cpu_time else time.perf_counter
     useful, useful_of_few = (int(index.lengths[np.concatenate(some)].sum()) for some in (batches, few))
-    trainer, loop = (
-        lambda made, run=run: partial(run, clock, OPTIM, made, BATCHES) for run in (run_trainer, run_plain)
-    )
+    loop, trainer = (partial(partial, run, clock, OPTIM, BATCHES) for run in (run_plain, run_trainer))
     ours = partial(run_ours, clock, start.trainable.groups, data, args.steps)
     return {
         "ours": Way(start.model, ours, useful),

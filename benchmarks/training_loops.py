@@ -49,7 +49,7 @@ def build_optimizer(optim: OptimSection, model: nn.Module, num_steps: int) -> tu
     return optimizer, LambdaLR(optimizer, lambda step: lr_factor(optim, optim.warmup, step, num_steps))
 
 
-def run_plain(clock: Clock, optim: OptimSection, batches: Sequence[Make], per_step: int, model: Any) -> float:
+def run_plain(clock: Clock, optim: OptimSection, per_step: int, batches: Sequence[Make], model: Any) -> float:
     """Trains as nanoVLM does: the mean loss of each batch, over the number of batches; then clips and steps."""
     optimizer, rates = build_optimizer(optim, model, len(batches) // per_step)
     model.train()
@@ -77,7 +77,7 @@ class _Stopwatch(TrainerCallback):
         self.seconds = self.clock() - self.begin
 
 
-def run_trainer(clock: Clock, optim: OptimSection, batches: Sequence[Make], per_step: int, model: Any) -> float:
+def run_trainer(clock: Clock, optim: OptimSection, per_step: int, batches: Sequence[Make], model: Any) -> float:
     """Trains with the Trainer, which neither logs, evaluates nor saves; one item of its dataset is a whole batch."""
     # The Trainer sets this in the outer configuration only; with a cache, the samples of a row would see each other.
     model.language_model.config.use_cache = False

@@ -15,6 +15,7 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from cambrian_model import CambrianForConditionalGeneration, CambrianProcessor
 from cambrian_model.assemble import assemble
@@ -203,3 +204,12 @@ def test_image_tokens_of_a_fresh_model_differ_from_each_other_as_much_as_words_d
     assert 0.5 < cells.std(dim=0).square().mean().sqrt() / words < 2
     newlines = torch.ones(len(images.tokens), dtype=torch.bool).index_fill(0, images.token_slots, False)
     torch.testing.assert_close(images.tokens[newlines].square().mean().sqrt(), words)
+
+
+def test_a_checkpoint_that_is_not_what_the_recipe_says_is_refused(tmp_path):
+    config = CONFIG_MAPPING["llama"](hidden_size=16, num_attention_heads=2, num_hidden_layers=1)
+    config.save_pretrained(tmp_path)
+    language = {"path": str(tmp_path), "config": {"model_type": "llama", "hidden_size": 4096}}
+
+    with pytest.raises(ConfigError, match=r"has hidden_size 16, but the recipe's .* says 4096; .*config=null"):
+        assemble({"language_model": language, "vision_encoders": [], "connector": {}, "grid_side": 2})

@@ -27,10 +27,11 @@ def assemble(spec: Mapping[str, Any]) -> tuple[CambrianForConditionalGeneration,
     """Builds model and processor from the `model` section of a recipe.
 
     Args:
-        spec: `language_model` ({path: folder or hub id} or {config: {model_type, ...}}), `tokenizer` (folder or hub id;
-            default: the language model's), `chat_template` (a name, or null for the tokenizer's own),
-            `vision_encoders` (see `vision.source.describe`), `connector` (see `cambrian_model.config`),
-            `connector_weights` (a folder with a trained connector; default: fresh ones), `grid_side`.
+        spec: `language_model` (path: folder or hub id; config: {model_type, ...}, alone for fresh weights),
+            `tokenizer` (folder or hub id; default: the language model's), `chat_template` (a name, or null for the
+            tokenizer's own), `vision_encoders` (see `vision.source.describe`), `connector` (see
+            `cambrian_model.config`), `connector_weights` (a folder with a trained connector; default: fresh ones),
+            `grid_side`.
 
     Raises:
         ConfigError: The parts do not fit together.
@@ -102,8 +103,20 @@ def _text_config(language: Mapping[str, Any]) -> PreTrainedConfig:
     if language.get("path"):
         source = locate(language["path"])
         with reading(source, "a language model"):
-            return AutoConfig.from_pretrained(source)
+            found = AutoConfig.from_pretrained(source)
+        _check_agreement(found, language.get("config") or {}, source)
+        return found
     return _parse_text_config(language["config"])
+
+
+def _check_agreement(found: PreTrainedConfig, expected: Mapping[str, Any], source: str) -> None:
+    for key in ("model_type", *SIZES):
+        if key in expected and getattr(found, key, None) != expected[key]:
+            raise ConfigError(
+                f"language model {source} has {key} {getattr(found, key, None)}, but the recipe's "
+                f"model.language_model.config says {expected[key]}; give the checkpoint that the recipe is for, or set "
+                "model.language_model.config=null to take this one as it is"
+            )
 
 
 def _text_config_at_hand(language: Mapping[str, Any]) -> PreTrainedConfig:

@@ -274,9 +274,12 @@ def _decoder(model: CambrianForConditionalGeneration, reach: Reach, checkpointed
     yield _products("language model", _outside(language_model, layers, head), config, reach.embeddings, again=False)
     for number, (layer, reached, is_reached_at_end) in enumerate(zip(layers, reach.layers, reach.ends, strict=True)):
         again = checkpointed and is_reached_at_end  # a layer with its block is computed again as a whole
-        yield _products("language model", own_modules(layer), config, reached, again)
+        block = getattr(layer, BLOCK, None)
+        last = _last_product(layer, config) if again and block is None else 0.0
+        products = _products("language model", own_modules(layer), config, reached, again)
+        yield products._replace(recomputed=products.recomputed - last)
         yield _attention(config, number, reached, again)
-        if (block := getattr(layer, BLOCK, None)) is not None:
+        if block is not None:
             kind = (frozenset(name for name, p in block.named_parameters() if p.requires_grad), reached, again)
             if kind not in blocks:
                 blocks[kind] = list(_block(model.config, block, reached, reach.context, again))
@@ -286,6 +289,18 @@ def _decoder(model: CambrianForConditionalGeneration, reach: Reach, checkpointed
     # Chunks of logits are thrown away and made again; liger makes gradients while it has them.
     recomputed = matrix if loss == "chunked" and (reached or is_trained(head)) else 0.0
     yield Cost("head", unit, matrix, matrix * (reached + is_trained(head)), recomputed)
+
+
+def _last_product(layer: nn.Module, config: Any) -> float:
+    """Returns what is spared when a layer is computed again: its last product, whose result nothing needs.
+
+    A norm behind it, or the weights of experts, do need it.
+    """
+    own = own_modules(layer)
+    is_needed = any("post_feedforward" in name or "post_mlp" in name for name, _ in layer.named_children())
+    if is_needed or any(parameter.ndim == 3 for module in own for parameter in module.parameters(recurse=False)):
+        return 0.0
+    return _matrices([module for module in own if isinstance(module, nn.Linear)][-1], config)
 
 
 def _outside(language_model: nn.Module, layers: nn.ModuleList, head: nn.Module) -> list[nn.Module]:
@@ -368,8 +383,10 @@ def _block(
     one, two = count(1), count(2)
     forward, backward = two.forward - one.forward, two.backward - one.backward  # of one cell more
     costs = {"cells": (forward, backward), "images": (one.forward - forward, one.backward - backward)}
+    spared = {"cells": _matrices(copy.write_back, None), "images": 0.0}  # see `_last_product`
     for unit, (forward, backward) in costs.items():
-        yield Cost("SVA blocks in the decoder", cast(Unit, unit), forward, backward, forward * again)
+        recomputed = (forward - spared[unit]) * again
+        yield Cost("SVA blocks in the decoder", cast(Unit, unit), forward, backward, recomputed)
 
 
 class Counted(NamedTuple):
