@@ -12,55 +12,44 @@ that window the device is waited for between phases, so that none hides behind a
 """
 
 import argparse
+import gc
 import itertools
+import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from torch import nn, profiler
+from torch import profiler
+from torch.autograd import DeviceType
 from transformers import Qwen2Config
 
 from cambrian_model.config import CambrianConfig, VisionEncoderConfig
 from cambrian_model.image_tokens import num_image_tokens
 from cambrian_model.model import CambrianForConditionalGeneration
+from cambrian_model.processing.processor import CambrianProcessor
 from cambrian_model.processing.sample import IGNORED_LABEL, Sample
 from cambrian_model.training.batches import Place, StepData
 from cambrian_model.training.collate import collate
-from cambrian_model.training.distributed import parallelize, start_accelerator
+from cambrian_model.training.distributed import start_accelerator
 from cambrian_model.training.flops import BatchShape, FlopModel, peak_flops
 from cambrian_model.training.guard import Guard
 from cambrian_model.training.loop import Engine, run_steps
 from cambrian_model.training.optim import build_optimizer
 from cambrian_model.training.recipe import Recipe, load_recipe
-from cambrian_model.training.start_model import StageModel, prepare_model
+from cambrian_model.training.start_model import prepare_model
 from cambrian_model.vision.source import describe
 
-CONNECTOR = {"in_llm": {"start": 0, "stride": 3, "count": 8}}
-QWEN2_05B = {
-    "vocab_size": 151936,
-    "hidden_size": 896,
-    "intermediate_size": 4864,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 14,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 32768,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
-    "rms_norm_eps": 1e-6,
-    "tie_word_embeddings": True,
-}
-SMALL = {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3}
-SMALL_HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
-MAX_TEXT = 400  # tokens of a document beside its picture
-WARM_UP, PROFILED = 4, 3  # steps
 FROZEN = ("connector", "in_llm", "language_model")
+WARM_UP, PROFILED = 4, 3  # steps
+NAMED = 8  # of the longest operations
 
 
 class Parts(NamedTuple):
-    """What the model is made of."""
+    """What the model is made of: a Qwen2, encoders as in a recipe, and an SVA connector."""
 
     language: dict[str, Any]
     encoders: list[VisionEncoderConfig]
@@ -69,28 +58,35 @@ class Parts(NamedTuple):
 
 
 def real_parts() -> Parts:
-    """Returns parts of real size."""
-    specs = ({"name": name, "grid_side": 24} for name in ("siglip-so400m-384", "clip-l-336"))
-    connector = {"width": 1024, "depth": 3, "num_heads": 16, "query_grid_sides": [24], **CONNECTOR}
-    return Parts(QWEN2_05B, [describe(spec).config for spec in specs], connector, 24)
+    """Returns parts of real size: the language model is Qwen2.5-0.5B's."""
+    language = {
+        **{"vocab_size": 151936, "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24},
+        **{"num_attention_heads": 14, "num_key_value_heads": 2, "max_position_embeddings": 32768},
+        **{"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}, "rms_norm_eps": 1e-6},
+    }
+    encoders = [describe({"name": name, "grid_side": 24}).config for name in ("siglip-so400m-384", "clip-l-336")]
+    connector = {"width": 1024, "depth": 3, "num_heads": 16, "query_grid_sides": [24]}
+    return Parts(language, encoders, {**connector, "in_llm": {"start": 0, "stride": 3, "count": 8}}, 24)
 
 
 def tiny_parts() -> Parts:
     """Returns parts that a CPU trains in a moment."""
-    specs: list[dict[str, Any]] = [
-        {"name": "timm:test_vit", "image_side": 64, "grid_side": 4, "model_args": {"img_size": 64}},
-        {"name": "timm:test_convnext", "image_side": 64, "grid_side": 8, "feature_layer": 1},
-    ]
-    connector = {"width": 32, "depth": 1, "num_heads": 4, "query_grid_sides": [4], **CONNECTOR}
-    connector["in_llm"] = {"start": 0, "stride": 1, "count": 2}
-    return Parts(QWEN2_05B | SMALL | SMALL_HEADS, [describe(spec).config for spec in specs], connector, 4)
+    language = {
+        **{"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3},
+        **{"num_attention_heads": 4, "num_key_value_heads": 2},
+    }
+    vit = {"name": "timm:test_vit", "image_side": 64, "grid_side": 4, "model_args": {"img_size": 64}}
+    convnext = {"name": "timm:test_convnext", "image_side": 64, "grid_side": 8, "feature_layer": 1}
+    connector = {"width": 32, "depth": 1, "num_heads": 4, "query_grid_sides": [4]}
+    encoders = [describe(spec).config for spec in (vit, convnext)]
+    return Parts(language, encoders, {**connector, "in_llm": {"start": 0, "stride": 1, "count": 2}}, 4)
 
 
 def build(parts: Parts, device: torch.device) -> CambrianForConditionalGeneration:
     """Returns the model with random weights in float32."""
     torch.manual_seed(0)
     config = CambrianConfig(
-        text_config=Qwen2Config(**parts.language),
+        text_config=Qwen2Config(**parts.language, tie_word_embeddings=True),
         vision_encoders=parts.encoders,
         connector=parts.connector,
         grid_side=parts.grid_side,
@@ -103,22 +99,20 @@ def build(parts: Parts, device: torch.device) -> CambrianForConditionalGeneratio
 
 def make_sample(parts: Parts, text: int, random: np.random.Generator) -> Sample:
     """Returns one square picture, behind it `text` tokens of which the later half is supervised."""
-    side = parts.encoders[0].image_side
-    picture = num_image_tokens((side, side), parts.grid_side)
-    words = torch.from_numpy(random.integers(0, parts.language["vocab_size"], text))
-    ids = torch.cat([torch.full((picture,), parts.language["vocab_size"]), words])
+    picture, vocabulary = num_image_tokens((1, 1), parts.grid_side), parts.language["vocab_size"]
+    ids = torch.cat([torch.full((picture,), vocabulary), torch.from_numpy(random.integers(0, vocabulary, text))])
     labels = torch.where(torch.arange(len(ids)) < picture + text // 2, IGNORED_LABEL, ids)
     pixels = [torch.randn(1, 3, encoder.image_side, encoder.image_side) for encoder in parts.encoders]
-    return Sample(ids, labels, pixels, torch.tensor([[side, side]]))
+    return Sample(ids, labels, pixels, torch.tensor([[1, 1]]) * parts.encoders[0].image_side)
 
 
 def make_row(parts: Parts, row_tokens: int, random: np.random.Generator) -> list[Sample]:
-    """Fills a row with documents of different lengths."""
-    side = parts.encoders[0].image_side
-    picture, row = num_image_tokens((side, side), parts.grid_side), []
-    while (room := row_tokens - sum(sample.num_tokens for sample in row) - picture) > 1:
-        row.append(make_sample(parts, min(room, int(random.integers(2, MAX_TEXT))), random))
-    return row
+    """Fills a row: three quarters are pictures, and what is left is text, shared out at random."""
+    picture = num_image_tokens((1, 1), parts.grid_side)
+    count = row_tokens * 3 // 4 // picture
+    text = row_tokens - count * picture
+    cuts = [0, *sorted(random.choice(np.arange(2, text - 1), count - 1, replace=False).tolist()), text]
+    return [make_sample(parts, end - start, random) for start, end in itertools.pairwise(cuts)]
 
 
 def make_step(parts: Parts, options: argparse.Namespace) -> tuple[StepData, BatchShape]:
@@ -129,69 +123,65 @@ def make_step(parts: Parts, options: argparse.Namespace) -> tuple[StepData, Batc
     batches = [collate(rows[start : start + options.micro_rows], options.row_tokens, 0) for start in starts]
     step = StepData(batches, [], 0, Place())
     lengths = [sample.num_tokens for row in rows for sample in row]
-    shape = BatchShape.of_documents(
-        lengths, step.supervised_tokens, images=len(lengths), cells=len(lengths) * parts.grid_side**2
-    )
-    return step, shape
+    cells = len(lengths) * parts.grid_side**2
+    return step, BatchShape.of_documents(lengths, step.supervised_tokens, images=len(lengths), cells=cells)
 
 
-class Phases:
-    """Seconds of every phase of a step; waits for the device wherever one ends."""
+@contextmanager
+def phases(
+    model: CambrianForConditionalGeneration, optimizer: torch.optim.Optimizer, synchronize: Callable[[], None]
+) -> Iterator[dict[str, float]]:
+    """Gives the seconds of every phase of a step; waits for the device wherever one ends."""
+    seconds: dict[str, float] = {}
+    now = ("other", time.perf_counter())
 
-    def __init__(self, synchronize: Callable[[], None]) -> None:
-        self.seconds: dict[str, float] = {}
-        self._synchronize, self._phase, self._since = synchronize, "other", time.perf_counter()
+    def begin(phase: str, *_: Any) -> None:
+        nonlocal now
+        synchronize()
+        ended, since = now
+        now = (phase, time.perf_counter())
+        seconds[ended] = seconds.get(ended, 0.0) + now[1] - since
 
-    def begin(self, phase: str, *_: Any) -> None:
-        """Ends the running phase."""
-        self._synchronize()
-        now = time.perf_counter()
-        self.seconds[self._phase] = self.seconds.get(self._phase, 0.0) + now - self._since
-        self._phase, self._since = phase, now
-
-    @contextmanager
-    def watching(self, model: CambrianForConditionalGeneration, optimizer: torch.optim.Optimizer) -> Iterator[None]:
-        """Begins phases as the modules of a model are called."""
-        before = {"vision encoders": model.encoders, "connector": [model.connector], "decoder": [model.language_model]}
-        after: dict[str, nn.Module] = {"loss": model.language_model, "backward": model}
-        handles = [
-            *(m.register_forward_pre_hook(partial(self.begin, name)) for name, ms in before.items() for m in ms),
-            *(module.register_forward_hook(partial(self.begin, name)) for name, module in after.items()),
-            optimizer.register_step_pre_hook(partial(self.begin, "optimizer")),
-            optimizer.register_step_post_hook(partial(self.begin, "other")),
-        ]
-        yield
-        for handle in handles:
-            handle.remove()
+    decoder, encoders = model.language_model, model.encoders
+    handles = [
+        *(encoder.register_forward_pre_hook(partial(begin, "vision encoders")) for encoder in encoders),
+        model.connector.register_forward_pre_hook(partial(begin, "connector")),
+        decoder.register_forward_pre_hook(partial(begin, "decoder")),
+        decoder.register_forward_hook(partial(begin, "loss")),
+        model.register_forward_hook(partial(begin, "backward")),
+        optimizer.register_step_pre_hook(partial(begin, "optimizer")),
+        optimizer.register_step_post_hook(partial(begin, "other")),
+    ]
+    yield seconds
+    begin("other")
+    for handle in handles:
+        handle.remove()
 
 
 def make_recipe(options: argparse.Namespace, train: tuple[str, ...], is_compiled: bool) -> Recipe:
     """Returns a recipe of which the engine's settings and the optimizer count, its model does not."""
     values = {
-        "stages.finetune.train": f"[{', '.join(train)}]",
-        "stages.finetune.optim.groups": "{}",
-        "stages.finetune.optim.lr": "1.0e-4",
-        "precision": options.precision,
+        "stages.finetune.train": list(train),
+        "stages.finetune.optim.groups": {},
+        "precision": "bf16",
         "attention": options.attention,
-        "activation_checkpointing": f"[{', '.join(options.checkpoint)}]",
-        "compile": str(is_compiled).lower(),
+        "activation_checkpointing": options.checkpoint,
+        "compile": is_compiled,
     }
-    return load_recipe("tiny", [f"{key}={value}" for key, value in values.items()])
+    return load_recipe("tiny", [f"{key}={json.dumps(value)}" for key, value in values.items()])
 
 
 def measure(title: str, recipe: Recipe, parts: Parts, options: argparse.Namespace) -> None:
     """Trains for a while and prints how fast that was, and what took the time."""
     accelerator, (data, shape) = start_accelerator(recipe), make_step(parts, options)
-    device = accelerator.device
-    synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    model, processor = build(parts, device), None
-    start: StageModel = prepare_model(recipe, "finetune", model, processor, None, device)  # type: ignore[arg-type]
+    device, optim = accelerator.device, recipe.stages["finetune"].optim
+    has_gpu = device.type == "cuda"
+    synchronize = torch.cuda.synchronize if has_gpu else lambda: None
+    model, processor = build(parts, device), cast(CambrianProcessor, None)  # none is needed: all is encoded
+    start = prepare_model(recipe, "finetune", model, processor, None, device)
     flops = FlopModel.of(model, checkpointed=options.checkpoint).model_flops(shape)
-    optim = recipe.stages["finetune"].optim
     optimizer = build_optimizer(model, start.trainable.groups, optim)
-    engine = Engine(
-        parallelize(model, recipe.parallel, recipe.precision, device), optimizer, accelerator, optim, Guard(1), str
-    )
+    engine = Engine(model, optimizer, accelerator, optim, Guard(1), str)
     training = run_steps(engine, itertools.repeat(data), 0, WARM_UP + options.steps + PROFILED)
 
     def take(steps: int) -> float:
@@ -203,23 +193,23 @@ def measure(title: str, recipe: Recipe, parts: Parts, options: argparse.Namespac
 
     take(WARM_UP)
     seconds = take(options.steps)
-    mfu = memory = "not measured"
-    if device.type == "cuda":
-        peak = peak_flops(torch.cuda.get_device_name(device), recipe.precision)
-        mfu = f"{flops / seconds / peak:.1%}" if peak else mfu
-        memory = f"{torch.cuda.max_memory_allocated(device) / 1e9:.1f} GB"
-    print(f"{title}: {shape.tokens / seconds:,.0f} tokens/s, MFU {mfu}, memory {memory}; ", end="")
-    print(f"{seconds:.3f} s and {flops / 1e12:.3f} TFLOP a step of {shape.tokens:,} tokens, {shape.images} pictures")
-    phases = Phases(synchronize)
-    with phases.watching(model, optimizer), profiler.profile() as profile:
+    peak = peak_flops(torch.cuda.get_device_name(device), recipe.precision) if has_gpu else None
+    mfu = f"{flops / seconds / peak:.1%}" if peak else "not measured"
+    memory = f"{torch.cuda.max_memory_allocated(device) / 1e9:.1f} GB" if has_gpu else "not measured"
+    print(f"{title}: {shape.tokens / seconds:,.0f} tokens/s, MFU {mfu}, memory {memory}")
+    print(f"  {seconds:.3f} s, {flops / 1e12:.3f} TFLOP, {shape.tokens:,} tokens, {shape.images} pictures a step")
+    with phases(model, optimizer, synchronize) as spent, profiler.profile() as profile:
         take(PROFILED)
-        phases.begin("other")
-    whole = sum(phases.seconds.values())
-    print("  " + ", ".join(f"{name} {part / whole:.1%}" for name, part in phases.seconds.items()))
-    own = f"self_{'device' if device.type == 'cuda' else 'cpu'}_time_total"
-    spent = sorted(((getattr(event, own), event.key) for event in profile.key_averages()), reverse=True)
-    total = sum(seconds for seconds, _ in spent)
-    print("  " + ", ".join(f"{key[:40]} {seconds / total:.1%}" for seconds, key in spent[: options.operations]))
+    print_shares((seconds, name) for name, seconds in spent.items())
+    kind, own = (DeviceType.CUDA, "self_device_time_total") if has_gpu else (DeviceType.CPU, "self_cpu_time_total")
+    print_shares((getattr(event, own), event.key) for event in profile.key_averages() if event.device_type == kind)
+
+
+def print_shares(parts: Iterable[tuple[float, str]]) -> None:
+    """Prints the largest parts of a whole."""
+    spent = sorted(parts, reverse=True)
+    whole = sum(seconds for seconds, _ in spent)
+    print("  " + ", ".join(f"{name[:40]} {seconds / whole:.1%}" for seconds, name in spent[:NAMED]))
 
 
 def main() -> None:
@@ -229,11 +219,9 @@ def main() -> None:
     parser.add_argument("--micro-rows", type=int, default=4, help="of them at once")
     parser.add_argument("--row-tokens", type=int, default=4096)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--precision", default="bf16", choices=["bf16", "fp16", "fp32"])
     parser.add_argument("--attention", default="sdpa", choices=["sdpa", "flex_attention", "flash_attention_2"])
     parser.add_argument("--checkpoint", nargs="*", default=[], choices=["language_model", "vision_encoders"])
     parser.add_argument("--compile", nargs="+", default=["no", "yes"], choices=["no", "yes"])
-    parser.add_argument("--operations", type=int, default=8, help="the longest ones are named")
     parser.add_argument("--tiny", action="store_true", help="small parts, to check this code anywhere")
     options = parser.parse_args()
     if options.tiny:
@@ -241,8 +229,11 @@ def main() -> None:
     elif not torch.cuda.is_available():
         parser.error("there is no CUDA device; --tiny runs anywhere")
     parts = tiny_parts() if options.tiny else real_parts()
-    trained = {"frozen encoders": FROZEN, "trained encoders": ("vision_encoders", *FROZEN)}
-    for (title, train), compiled in itertools.product(trained.items(), options.compile):
+    encoders = {"frozen encoders": FROZEN, "trained encoders": ("vision_encoders", *FROZEN)}
+    for (title, train), compiled in itertools.product(encoders.items(), options.compile):
+        gc.collect()  # of the model before
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
         name = f"{title}, {'compiled' if compiled == 'yes' else 'not compiled'}"
         measure(name, make_recipe(options, train, compiled == "yes"), parts, options)
 

@@ -36,7 +36,7 @@ def records(tmp_path: Path, *lines: str) -> list[str]:
     """The arguments that train on a records file with these lines."""
     path = tmp_path / "mine.jsonl"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return ["train", "photographs", "--set", f"data.train.records={path}"]
+    return ["train", SCRATCH, "--set", "data.scenes.scenes=null", "--set", f"data.scenes.records={path}"]
 
 
 def row(image: str) -> str:
@@ -71,7 +71,7 @@ def test_truncated_images(refused, tmp_path, picture):
 def test_image_paths_that_leave_their_folder(refused, tmp_path, picture):
     (tmp_path / "inside").mkdir()
     arguments = records(tmp_path, row(f"../{picture}"))
-    message = refused(*arguments, "--set", f"data.train.images={tmp_path / 'inside'}")
+    message = refused(*arguments, "--set", f"data.scenes.images={tmp_path / 'inside'}")
     assert "mine.jsonl:1: " in message
     assert "leaves its folder" in message
 

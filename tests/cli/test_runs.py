@@ -23,12 +23,18 @@ def test_resume_needs_a_named_folder(refused):
     assert "--output" in refused("train", "--resume")
 
 
-@pytest.mark.parametrize("options", [[], ["--output", "run"]])
-def test_several_processes_are_refused_before_a_folder_is_claimed(refused, monkeypatch, options):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "2 processes were started, but training runs in one process for now" in refused("train", *options)
-    assert not Path("run").exists()
+def test_several_processes_need_a_named_folder(refused, monkeypatch):
+    environment = {"WORLD_SIZE": 2, "RANK": 0, "LOCAL_WORLD_SIZE": 2, "LOCAL_RANK": 0}
+    for name, value in (environment | {"MASTER_ADDR": "localhost", "MASTER_PORT": 29500}).items():
+        monkeypatch.setenv(name, str(value))
+    assert "2 processes share one run; name its folder with --output DIR" in refused("train")
     assert not Path("runs").exists()
+
+
+def test_a_process_that_does_not_know_which_one_it_is_claims_no_folder(refused, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "WORLD_SIZE is 2, but RANK is not set" in refused("train", "--output", "run")
+    assert not Path("run").exists()
 
 
 @pytest.mark.parametrize(("file", "stays"), [("recipe.yaml", False), ("metrics.jsonl", True)])

@@ -167,9 +167,9 @@ def test_every_connector_and_a_transformers_encoder_cost_what_the_counter_sees(c
 
 @pytest.mark.parametrize("language", ["llama", "gemma3_text", "mixtral"])
 def test_checkpointed_layers_are_computed_twice(language):
-    """But for the last product of a layer, whose result nothing needs; where a norm or experts follow, something does."""
+    """But for the last product of a layer, if nothing needs its result: no norm, no experts and no SVA block."""
     changes = {"text_config": experts("mixtral", num_local_experts=4)} if language == "mixtral" else {}
-    model = train_only(tiny_model(language if not changes else "llama", **changes), ["connector", "in_llm"])
+    model = train_only(tiny_model("llama" if changes else language, **changes), ["connector", "in_llm"])
     model.set_attn_implementation("eager")
     if changes:
         model.language_model.set_experts_implementation("eager")
@@ -177,7 +177,6 @@ def test_checkpointed_layers_are_computed_twice(language):
     checkpoint_activations(model, ["language_model"])
     flops = FlopModel.of(model, loss="whole", checkpointed=("language_model",))
     again = flops.hardware_flops(shape()) - flops.model_flops(shape())
-    # Blocks' scores of fused attention in the encoders are none here: encoders are frozen.
     assert again == pytest.approx(sum(count(model)) - plain, rel=TOLERANCE)
 
 

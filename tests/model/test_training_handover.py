@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cambrian_model.errors import TrainingError
 from cambrian_model.training import train
@@ -93,10 +94,13 @@ def test_a_run_is_resumed_where_it_stopped(datasets, stopped, finetuned, tmp_pat
     run = tmp_path / "run"
     shutil.copytree(stopped, run)
     told = []
-    train(small_recipe(*SHORT), datasets=datasets, output=run, resume=True, progress=told.append)
+    recipe = small_recipe(*SHORT, "trackers=[tensorboard]")
+    train(recipe, datasets=datasets, output=run, resume=True, progress=told.append)
 
     assert [(now.stage, now.done) for now in told if now.phase == "train"] == [("finetune", 2)]
     assert [line for line in lines(run) if line["stage"] == "finetune"] == lines(finetuned.parent)
+    read = EventAccumulator(str(run / "trackers" / "small")).Reload()
+    assert [event.step for event in read.Scalars("finetune/loss")] == [3]  # counted over all stages
 
 
 def test_what_does_not_change_the_result_may_differ_on_resume(datasets, stopped, tmp_path):

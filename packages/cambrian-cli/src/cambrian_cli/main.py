@@ -14,6 +14,7 @@ import typer
 from cambrian_cli.commands import ask, data, encoders, recipes, train
 from cambrian_cli.commands.convert import convert
 from cambrian_cli.commands.eval import evaluate
+from cambrian_cli.commands.export import export
 from cambrian_cli.commands.inspect import inspect
 from cambrian_cli.commands.tiny_parts import tiny_parts
 
@@ -60,6 +61,7 @@ app.command(epilog=EXIT_STATUSES)(train.finetune)
 app.command(epilog=EXIT_STATUSES)(ask.ask)
 app.command("eval", epilog=EXIT_STATUSES)(evaluate)
 app.command(epilog=EXIT_STATUSES)(convert)
+app.command(epilog=EXIT_STATUSES)(export)
 app.command(epilog=EXIT_STATUSES)(inspect)
 app.command("tiny-parts", epilog=EXIT_STATUSES)(tiny_parts)
 app.add_typer(encoders.app)

@@ -36,6 +36,7 @@ class RecordFile:
 
     def __init__(self, path: Path, folder: Path, on_bad: Literal["error", "skip"] = "error") -> None:
         self.path = path
+        self._place = str(path)
         self._rows = _rows_of(path, on_bad)
         self._images = _ImageFolder(folder)
         self._form = self._recognise(on_bad)
@@ -51,21 +52,26 @@ class RecordFile:
         """
         if not -len(self) <= number < len(self):
             raise IndexError(f"{self.path} has {len(self)} records; asked for number {number}")
-        line, row = self._rows.read(number % len(self))
-        place = f"{self.path}:{line}"
+        line, content = self._rows.content(number % len(self))
+        place = f"{self._place}:{line}"
         try:
-            record = self._record(line, row)
-            found = [image if isinstance(image, bytes) else self._images.locate(image) for image in record.images]
+            sample = self._form.read_plain(content) or self._record(number % len(self)).to_dict()
+            images = sample["images"]
+            sample["images"] = [self._images.locate(image) for image in images] if images else []
         except RecordError as error:
             raise UnreadableSampleError(place, error.problem) from error
         except ImageError as error:
             raise UnreadableSampleError(place, str(error)) from error
-        name = f"{self.path.name}:{line}" if record.id is None else record.id
-        return record.to_dict() | {"id": name, "images": found, "location": place}
+        if sample["id"] is None:
+            sample["id"] = f"{self.path.name}:{line}"
+        sample["location"] = place
+        return sample
 
-    def _record(self, line: int, row: Row | RecordError) -> Record:
-        numbered = formats.refuse_other_forms(self.path, [rows.NumberedRow(line, row)], self._form)
-        (record,) = to_records(self.path, numbered, self._form.to_record, None)
+    def _record(self, number: int) -> Record:
+        numbered = rows.NumberedRow(*self._rows.read(number))
+        (record,) = to_records(
+            self.path, formats.refuse_other_forms(self.path, [numbered], self._form), self._form.to_record, None
+        )
         return record
 
     def _recognise(self, on_bad: str) -> formats.Form:
@@ -108,10 +114,14 @@ class _Lines:
         self._path, self._starts, self._lines = state
         self._open()
 
+    def content(self, number: int) -> tuple[int, bytes]:
+        """Returns the line of a row, and what stands there."""
+        start = self._starts[number]
+        return self._lines[number], os.pread(self._file, self._starts[number + 1] - start, start)
+
     def read(self, number: int) -> tuple[int, Row | RecordError]:
         """Returns a row and its line."""
-        start, end, line = self._starts[number], self._starts[number + 1], self._lines[number]
-        content = os.pread(self._file, end - start, start)
+        line, content = self.content(number)
         return line, rows.parse(content.strip(), self._path, line, ended=content.endswith(b"\n"))
 
     def _open(self) -> None:
@@ -138,12 +148,15 @@ class _Array:
     def __len__(self) -> int:
         return len(self._lines)
 
+    def content(self, number: int) -> tuple[int, bytes]:
+        """Returns the line of a row, and its JSON; nothing in place of an error."""
+        return self._lines[number], bytes(memoryview(self._text)[self._starts[number] : self._starts[number + 1]])
+
     def read(self, number: int) -> tuple[int, Row | RecordError]:
         """Returns a row and its line."""
-        line = self._lines[number]
+        line, content = self.content(number)
         if number in self.errors:
             return line, self.errors[number]
-        content = bytes(memoryview(self._text)[self._starts[number] : self._starts[number + 1]])
         return line, rows.parse(content, self._path, line, ended=True)
 
 
@@ -157,12 +170,17 @@ class _ImageFolder:
     def locate(self, image: str) -> str:
         """Returns the absolute path of an image."""
         parent, _, name = image.rpartition("/")
-        if any(sign in image for sign in ("\0", "\\", ":", "..")) or name in ("", ".") or image.startswith("/"):
+        if _is_unusual(image) or name in ("", "."):
             return str(images.locate(self._root, image))  # the unusual, most of it to be refused
         if parent not in self._found:
             self._found[parent] = str(images.locate(self._root, parent or "."))
         path = f"{self._found[parent]}/{name}"
         return str(images.locate(self._root, image)) if os.path.islink(path) else path  # noqa: PTH114  (ten times faster)
+
+
+def _is_unusual(image: str) -> bool:
+    """Whether a path has signs of one that is to be refused."""
+    return "\0" in image or "\\" in image or ":" in image or ".." in image or image.startswith("/")
 
 
 def _rows_of(path: Path, on_bad: str) -> _Lines | _Array:

@@ -120,6 +120,14 @@ def check_part(part: object, number: int) -> None:
             )
 
 
+def alternate(roles: list[str], names: tuple[str, str, str] = ROLES) -> bool:
+    """Whether user and assistant alternate after an optional system message, and there is a user."""
+    system, user, assistant = names
+    offset = 1 if roles[:1] == [system] else 0
+    users, answers = roles[offset::2], roles[offset + 1 :: 2]
+    return users.count(user) == len(users) > 0 and answers.count(assistant) == len(answers)
+
+
 def check_roles(roles: list[str], names: tuple[str, str, str] = ROLES) -> None:
     """Raises RecordError unless user and assistant alternate after an optional system message.
 
@@ -127,6 +135,8 @@ def check_roles(roles: list[str], names: tuple[str, str, str] = ROLES) -> None:
         roles: of the turns.
         names: what the form calls system, user and assistant.
     """
+    if alternate(roles, names):
+        return
     system, user, assistant = names
     offset = 1 if roles[:1] == [system] else 0
     if len(roles) == offset:

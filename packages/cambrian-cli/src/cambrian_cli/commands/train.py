@@ -46,6 +46,9 @@ OnBadSample = Annotated[
     Literal["error", "skip"] | None,
     typer.Option(help="What to do with a record or picture that cannot be read; the recipe's own if not given."),
 ]
+Full = Annotated[
+    bool, typer.Option("--full", help="Store frozen weights in checkpoints too, not only where they came from.")
+]
 PrintLaunch = Annotated[
     Literal["torchrun", "slurm", "accelerate"] | None,
     typer.Option(help="Print what starts this command on many GPUs, and do nothing else."),
@@ -60,6 +63,7 @@ def train(
     resume: Resume = False,
     overrides: Overrides = None,
     on_bad_sample: OnBadSample = None,
+    full: Full = False,
     as_json: AsJson = False,
     print_launch: PrintLaunch = None,
     nodes: Nodes = 1,
@@ -68,7 +72,7 @@ def train(
     """Train a recipe through all of its stages, then caption three pictures and evaluate as the recipe says."""
     if print_launch is not None:
         return _print_launch(print_launch, recipe, output, nodes, gpus_per_node)
-    return _train(recipe, output, resume, _with_policy(overrides, on_bad_sample), as_json)
+    return _train(recipe, output, resume, _with_options(overrides, on_bad_sample, full), as_json)
 
 
 def pretrain(
@@ -77,6 +81,7 @@ def pretrain(
     resume: Resume = False,
     overrides: Overrides = None,
     on_bad_sample: OnBadSample = None,
+    full: Full = False,
     as_json: AsJson = False,
     print_launch: PrintLaunch = None,
     nodes: Nodes = 1,
@@ -85,7 +90,7 @@ def pretrain(
     """Train the align stage of a recipe: the connector learns to speak to the language model."""
     if print_launch is not None:
         return _print_launch(print_launch, recipe, output, nodes, gpus_per_node)
-    return _train(recipe, output, resume, _with_policy(overrides, on_bad_sample), as_json, stages=["align"])
+    return _train(recipe, output, resume, _with_options(overrides, on_bad_sample, full), as_json, stages=["align"])
 
 
 def finetune(
@@ -95,6 +100,7 @@ def finetune(
     resume: Resume = False,
     overrides: Overrides = None,
     on_bad_sample: OnBadSample = None,
+    full: Full = False,
     as_json: AsJson = False,
     print_launch: PrintLaunch = None,
     nodes: Nodes = 1,
@@ -103,12 +109,14 @@ def finetune(
     """Train the finetune stage of a recipe from an aligned checkpoint."""
     if print_launch is not None:
         return _print_launch(print_launch, recipe, output, nodes, gpus_per_node)
-    changes = _with_policy(overrides, on_bad_sample)
+    changes = _with_options(overrides, on_bad_sample, full)
     return _train(recipe, output, resume, changes, as_json, stages=["finetune"], start_from=start_from)
 
 
-def _with_policy(overrides: Sequence[str] | None, on_bad_sample: str | None) -> list[str]:
-    return [*(overrides or ()), *([f"on_bad_sample={on_bad_sample}"] if on_bad_sample else ())]
+def _with_options(overrides: Sequence[str] | None, on_bad_sample: str | None, full: bool) -> list[str]:
+    """Returns the overrides, with the options that stand for one."""
+    options = {"on_bad_sample": on_bad_sample, "checkpoint.full": "true" if full else None}
+    return [*(overrides or ()), *(f"{key}={value}" for key, value in options.items() if value is not None)]
 
 
 def _print_launch(kind: str, recipe_name: str, output: Path | None, nodes: int, gpus_per_node: int) -> None:

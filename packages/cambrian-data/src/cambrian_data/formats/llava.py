@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cambrian_data.errors import RecordError
+from cambrian_data.formats.plain import IMAGE_MARK, LLAVA_ROLES, split
 from cambrian_data.formats.rows import read_rows, write_rows
 from cambrian_data.formats.stream import to_records
 from cambrian_data.records import FIELDS, Message, Record, Row, check_roles, shown
@@ -19,8 +20,7 @@ from cambrian_data.records import FIELDS, Message, Record, Row, check_roles, sho
 KEY = "conversations"
 """The key by which a row of this form is known."""
 
-IMAGE_MARK = "<image>"
-ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
+ROLES = LLAVA_ROLES
 NAMES = {role: name for name, role in ROLES.items()}
 NOTE = "llava"
 """Key of a chat row that holds what only LLaVA's form can say, as `{key of the LLaVA row: its value}`."""
@@ -67,17 +67,6 @@ def to_message(turn: Row) -> Message:
     """`{"from", "value"}` -> `{"role", "content"}`."""
     rest = {key: value for key, value in turn.items() if key not in ("from", "value")}
     return {"role": ROLES[turn["from"]], "content": split(turn["value"]), **rest}
-
-
-def split(value: str) -> list[dict[str, Any]]:
-    """A turn's text as parts: `<image>` becomes an image, what stands between becomes texts, to the byte."""
-    content: list[dict[str, Any]] = []
-    for number, text in enumerate(value.split(IMAGE_MARK)):
-        if number:
-            content.append({"type": "image"})
-        if text:
-            content.append({"type": "text", "text": text})
-    return content or [{"type": "text", "text": ""}]
 
 
 def join(content: list[dict[str, Any]]) -> str:

@@ -17,7 +17,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from cambrian_model.config import IMAGE_TOKEN
 from cambrian_model.errors import PromptError, did_you_mean
-from cambrian_model.processing.outline import Outline, Rendered, Span, placeholders
+from cambrian_model.processing.outline import Outline, Piece, Rendered, Span, placeholders
 
 DEFAULT_TEMPLATE = "user_assistant"
 
@@ -104,6 +104,17 @@ class ChatTemplate:
             spans = self._spans_by_prefix(messages, text, variables)
         return Rendered(text, spans)
 
+    def pieces(self, messages: Sequence[Mapping[str, Any]]) -> list[Piece]:
+        """Renders messages as `render` does, cut where the assistant begins and ends to write.
+
+        Raises:
+            PromptError: As `render`.
+        """
+        outline = self._outline_of(messages, False) if self.marks_generation else None
+        if outline is None:
+            return list(self.render(messages).pieces())
+        return outline.pieces([message["content"] for message in messages])
+
     @cached_property
     def is_prefix_consistent(self) -> bool:
         """Whether what the model sees before an answer is the same in training and in inference."""
@@ -128,17 +139,28 @@ class ChatTemplate:
     def _write(
         self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool, variables: Mapping[str, Any]
     ) -> Rendered:
-        if not self._writes_contents or variables or any(message.keys() != _MESSAGE_KEYS for message in messages):
+        outline = None if variables else self._outline_of(messages, add_generation_prompt)
+        if outline is None:
             return self._run(messages, add_generation_prompt, variables)
-        contents = [message["content"] for message in messages]
-        shape = (add_generation_prompt, *((message["role"], bool(message["content"])) for message in messages))
-        if (outline := self._outlines.get(shape)) is None:
-            outline = self._outline(messages, add_generation_prompt)
-            self._outlines = {} if len(self._outlines) >= _MOST_OUTLINES else self._outlines
-            self._outlines[shape] = outline
-        return outline.fill(contents)
+        return outline.fill([message["content"] for message in messages])
 
-    def _outline(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool) -> Outline:
+    def _outline_of(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool) -> Outline | None:
+        """Returns the outline of all conversations of this shape; None where the template or a message has no plain one."""
+        if not self._writes_contents:
+            return None
+        shape: list[Any] = [add_generation_prompt]
+        for message in messages:
+            if message.keys() != _MESSAGE_KEYS:
+                return None
+            shape += (message["role"], bool(message["content"]))
+        key = tuple(shape)
+        if (outline := self._outlines.get(key)) is None:
+            outline = self._make_outline(messages, add_generation_prompt)
+            self._outlines = {} if len(self._outlines) >= _MOST_OUTLINES else self._outlines
+            self._outlines[key] = outline
+        return outline
+
+    def _make_outline(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool) -> Outline:
         marks = placeholders([message["content"] for message in messages])
         empty = [{**message, "content": mark} for message, mark in zip(messages, marks, strict=True)]
         return Outline.of(self._run(empty, add_generation_prompt, {}))

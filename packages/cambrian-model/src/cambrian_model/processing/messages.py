@@ -12,6 +12,7 @@ from cambrian_model.errors import PromptError, did_you_mean
 
 ESCAPE = "\ufdd0"  # a Unicode noncharacter: it has no meaning in any text
 _SOURCES = ("image", "path", "url")
+_TYPED_MARK = IMAGE_TOKEN[0] + ESCAPE + IMAGE_TOKEN[1:]
 
 
 class Conversation(NamedTuple):
@@ -41,12 +42,18 @@ def read_messages(messages: Sequence[Mapping[str, Any]], joint: str, name: str) 
         raise PromptError(f"{name}: there are no messages; give at least one")
     flat, images = [], []
     for i, message in enumerate(messages):
-        where = f"{name}, message {i}"
-        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str) or "content" not in message:
-            raise PromptError(f'{where}: expected a dictionary with "role" and "content"; found {message!r:.80}')
-        parts = _parts(message["content"], where)
-        images += [_source(part) for part in parts if part["type"] == "image"]
-        flat.append({**message, "content": _join(parts, joint)})
+        if not _is_mapping(message) or not isinstance(message.get("role"), str) or "content" not in message:
+            raise PromptError(
+                f'{name}, message {i}: expected a dictionary with "role" and "content"; found {message!r:.80}'
+            )
+        content = message["content"]
+        if isinstance(content, str):
+            text = _escape(content)
+        else:
+            _check_parts(content, name, i)
+            images += [_source(part) for part in content if part["type"] == "image"]
+            text = _join(content, joint)
+        flat.append({**message, "content": text})
     return Conversation(flat, images)
 
 
@@ -55,25 +62,32 @@ def restore(text: str) -> str:
     return text.replace(ESCAPE, "")
 
 
-def _parts(content: object, where: str) -> list[Mapping[str, Any]]:
-    if isinstance(content, str):
-        return [{"type": "text", "text": content}]
+def _is_mapping(value: object) -> bool:
+    return isinstance(value, (dict, Mapping))  # to ask for the abstract class alone takes long
+
+
+def _check_parts(content: object, name: str, message: int) -> None:
     if not isinstance(content, (list, tuple)):
-        raise PromptError(f"{where}: content is {type(content).__name__}; expected a string or a list of parts")
+        found = type(content).__name__
+        raise PromptError(f"{name}, message {message}: content is {found}; expected a string or a list of parts")
     for part in content:
-        kind = part.get("type") if isinstance(part, Mapping) else None
+        kind = part.get("type") if _is_mapping(part) else None
         if kind not in ("image", "text"):
-            raise PromptError(f'{where}: unknown part of type "{kind}"{did_you_mean(str(kind), ("image", "text"))}')
+            hint = did_you_mean(str(kind), ("image", "text"))
+            raise PromptError(f'{name}, message {message}: unknown part of type "{kind}"{hint}')
         if kind == "text" and not isinstance(part.get("text"), str):
-            raise PromptError(f'{where}: a text part needs "text"; found {", ".join(map(str, part))}')
-    return list(content)
+            found = ", ".join(map(str, part))
+            raise PromptError(f'{name}, message {message}: a text part needs "text"; found {found}')
 
 
 def _source(part: Mapping[str, Any]) -> Any:
-    return next((part[key] for key in _SOURCES if part.get(key) is not None), None)
+    for key in _SOURCES:
+        if part.get(key) is not None:
+            return part[key]
+    return None
 
 
-def _join(parts: list[Mapping[str, Any]], joint: str) -> str:
+def _join(parts: Sequence[Mapping[str, Any]], joint: str) -> str:
     text, after_image = "", False
     for part in parts:
         is_image = part["type"] == "image"
@@ -88,4 +102,4 @@ def _join(parts: list[Mapping[str, Any]], joint: str) -> str:
 
 
 def _escape(text: str) -> str:
-    return restore(text).replace(IMAGE_TOKEN, IMAGE_TOKEN[0] + ESCAPE + IMAGE_TOKEN[1:])
+    return restore(text).replace(IMAGE_TOKEN, _TYPED_MARK)

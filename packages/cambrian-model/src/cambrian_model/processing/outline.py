@@ -4,14 +4,16 @@ This gives what rendering gives only where a template writes contents as they ar
 they are empty: so it is used for our own templates that do, and for no other.
 """
 
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 # Noncharacters: no text has them.
 _OPEN, _CLOSE = "\ufdd1", "\ufdd2"
 
 Span = tuple[int, int]
+Piece = tuple[str, bool]
+"""A text, and whether the assistant writes it."""
 
 
 class Rendered(NamedTuple):
@@ -19,6 +21,12 @@ class Rendered(NamedTuple):
 
     text: str
     supervised: list[Span]
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yields the text cut where the assistant begins and ends to write."""
+        edges = {0, len(self.text), *(edge for span in self.supervised for edge in span)}
+        for start, end in pairwise(sorted(edges)):
+            yield self.text[start:end], any(first <= start and end <= last for first, last in self.supervised)
 
 
 class Outline(NamedTuple):
@@ -28,11 +36,14 @@ class Outline(NamedTuple):
         literals: What the template writes; one more than there are contents.
         contents: Which message's content stands behind each literal but the last.
         spans: Start and end of what the assistant writes, each as (a literal, characters from its start).
+        parts: The same cut where the assistant begins and ends to write: literal texts and numbers of contents in
+            turn, and whether the assistant writes them.
     """
 
     literals: list[str]
     contents: list[int]
     spans: list[tuple[Span, Span]]
+    parts: list[tuple[list[str | int], bool]]
 
     @classmethod
     def of(cls, rendered: Rendered) -> "Outline":
@@ -47,7 +58,8 @@ class Outline(NamedTuple):
             else:
                 literals[0] = piece
         places = [tuple(_place(edge, starts) for edge in span) for span in rendered.supervised]
-        return cls(literals, contents, [(start, end) for start, end in places])
+        parts = [(_take_apart(text), is_supervised) for text, is_supervised in rendered.pieces()]
+        return cls(literals, contents, [(start, end) for start, end in places], parts)
 
     def fill(self, contents: Sequence[str]) -> Rendered:
         """Returns what the template makes of messages with these contents."""
@@ -61,10 +73,26 @@ class Outline(NamedTuple):
         spans = [(starts[first] + after, starts[last] + behind) for (first, after), (last, behind) in self.spans]
         return Rendered("".join(pieces), spans)
 
+    def pieces(self, contents: Sequence[str]) -> list[Piece]:
+        """Returns what `fill` does, cut where the assistant begins and ends to write."""
+        return [
+            ("".join([contents[part] if isinstance(part, int) else part for part in parts]), is_supervised)
+            for parts, is_supervised in self.parts
+        ]
+
 
 def placeholders(contents: Sequence[str]) -> list[str]:
     """Returns what stands in an outline for these contents; nothing for an empty one."""
     return [f"{_OPEN}{i}{_CLOSE}" if content else "" for i, content in enumerate(contents)]
+
+
+def _take_apart(text: str) -> list[str | int]:
+    """Returns literal texts and numbers of contents in the order in which they stand in a text with placeholders."""
+    parts: list[str | int] = []
+    for i, piece in enumerate(text.split(_OPEN)):
+        name, _, literal = piece.rpartition(_CLOSE)
+        parts += [int(name), literal] if i else [piece]
+    return [part for part in parts if part != ""]
 
 
 def _place(edge: int, starts: Sequence[int]) -> Span:

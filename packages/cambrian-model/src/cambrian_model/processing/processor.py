@@ -224,7 +224,7 @@ class CambrianProcessor(ProcessorMixin):
             ImageError: A picture cannot be read.
         """
         conversation = self._read(messages, name)
-        segments = self._training_segments(conversation, name)
+        segments = self._training_segments(conversation)
         sources = attach_images(conversation.images, images, _count_marks(segments), name)
         pixels = self.image_processor(sources, names=[f"{name}, image {i}" for i in range(len(sources))])
         input_ids, labels = self._expand(segments, pixels["image_sizes"].tolist())
@@ -250,7 +250,7 @@ class CambrianProcessor(ProcessorMixin):
         Raises:
             PromptError: Sizes and placeholders do not match in number, or nothing is supervised.
         """
-        segments = self._training_segments(self._read(messages, name), name)
+        segments = self._training_segments(self._read(messages, name))
         require_match(_count_marks(segments), len(image_sizes), name)
         input_ids, labels = self._expand(segments, image_sizes)
         _require_supervised(labels, name)
@@ -274,19 +274,19 @@ class CambrianProcessor(ProcessorMixin):
         Raises:
             PromptError: Sizes and placeholders do not match in number, or nothing is supervised.
         """
-        segments = self._training_segments(self._read(messages, name), name)
-        require_match(_count_marks(segments), len(image_sizes), name)
+        conversation = self._read(messages, name)
+        stretches = self._encoder.measure(self._training_template().pieces(conversation.messages))
+        require_match(sum([stretch.is_image for stretch in stretches]), len(image_sizes), name)
         sizes = iter(image_sizes)
         length, picture_end, first_supervised = 0, 0, None
-        for segment in segments:
-            if segment.is_image:
+        for num_tokens, first, is_image in stretches:
+            if is_image:
                 length += num_image_tokens(next(sizes), self.grid_side)
                 picture_end = length
                 continue
-            if segment.supervised and first_supervised is None:
-                taught = (i for i, token in enumerate(segment.ids) if not self._encoder.is_unknown(token))
-                first_supervised = next((length + i for i in taught), None)
-            length += len(segment.ids)
+            if first_supervised is None and first is not None:
+                first_supervised = length + first
+            length += num_tokens
         if first_supervised is None:
             raise _nothing_supervised(name)
         return Measure(length, picture_end, first_supervised)
@@ -336,13 +336,16 @@ class CambrianProcessor(ProcessorMixin):
     def _read(self, messages: Messages, name: str) -> Conversation:
         return read_messages(messages, self._encoder.joint, name)
 
-    def _training_segments(self, conversation: Conversation, name: str) -> list[Segment]:
+    def _training_template(self) -> ChatTemplate:
         template = self._template()
         if template.marks_generation and not template.is_prefix_consistent:
             raise PromptError(
                 "the chat template opens the assistant's turn differently in training and in inference; choose another"
             )
-        return self._encoder.encode(*template.render(conversation.messages))
+        return template
+
+    def _training_segments(self, conversation: Conversation) -> list[Segment]:
+        return self._encoder.encode(*self._training_template().render(conversation.messages))
 
     def _tokens(
         self, segments: Sequence[Segment], image_sizes: Sequence[Sequence[int]]

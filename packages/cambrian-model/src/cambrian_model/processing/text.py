@@ -7,7 +7,7 @@ whole one's: by construction, for every tokenizer and template.
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -17,9 +17,11 @@ from transformers import PreTrainedTokenizerBase
 from cambrian_model.config import IMAGE_TOKEN
 from cambrian_model.errors import PromptError
 from cambrian_model.processing.messages import ESCAPE, restore
+from cambrian_model.processing.outline import Piece
 from cambrian_model.processing.words import WordEncoder
 
 _MARK = re.compile(re.escape(IMAGE_TOKEN))
+_MARKS = re.compile(f"({_MARK.pattern})")
 
 
 class Segment(NamedTuple):
@@ -27,6 +29,14 @@ class Segment(NamedTuple):
 
     ids: list[int]
     supervised: bool = False
+    is_image: bool = False
+
+
+class Stretch(NamedTuple):
+    """A segment in numbers: how many tokens, and the place of the first one that is trained on, None without one."""
+
+    num_tokens: int
+    first_supervised: int | None = None
     is_image: bool = False
 
 
@@ -47,10 +57,10 @@ class TextEncoder:
         if not isinstance(backend, Tokenizer):
             raise PromptError(f"{type(tokenizer).__name__} is a slow tokenizer; load its fast version (tokenizer.json)")
         self._backend = _without_image_token(backend)
-        self._words = WordEncoder(self._backend)
         self._bos_token = tokenizer.bos_token
         # An unknown token that is also the end of a sequence (GPT-2, CLIP) says nothing about spelling.
         self._unknown_id = None if tokenizer.unk_token == tokenizer.eos_token else tokenizer.unk_token_id
+        self._words = WordEncoder(self._backend, self._unknown_id)
         self._opening_ids = self._find_opening_ids()
         self.joint = " " if self.unspellable("\n") else "\n"
 
@@ -76,13 +86,30 @@ class TextEncoder:
                 context = piece
         return segments
 
+    def measure(self, pieces: Iterable[Piece]) -> list[Stretch]:
+        """Returns in numbers what `encode` makes of text that is already cut where the assistant begins and ends."""
+        stretches: list[Stretch] = []
+        context, is_start = "", True
+        for text, is_supervised in pieces:
+            if is_start and not (self._bos_token is not None and text.startswith(self._bos_token)):
+                stretches.append(Stretch(len(self._opening_ids)))
+            is_start = False
+            for piece in _MARKS.split(text) if IMAGE_TOKEN in text else [text]:
+                if piece == IMAGE_TOKEN:
+                    stretches.append(Stretch(0, is_image=True))
+                    context = ""
+                elif piece:
+                    piece = restore(piece)
+                    if is_supervised:
+                        stretches.append(Stretch(*self._words.measure_after(context, piece)))
+                    else:
+                        stretches.append(Stretch(self._words.count_prompt(context, piece)))
+                    context = piece
+        return stretches
+
     def encode_after(self, context: str, piece: str) -> list[int]:
         """Encodes `piece` as it reads after `context`: by itself it may get a space in front (SentencePiece)."""
-        if not context:
-            return self._ids(piece)
-        context = self._words.end_of(context)
-        before, both = self._ids(context), self._ids(context + piece)
-        return both[len(before) :] if both[: len(before)] == before else self._ids(piece)
+        return self._words.encode_after(context, piece)
 
     def is_unknown(self, token_id: int) -> bool:
         """Whether this id stands for characters that the tokenizer cannot spell."""

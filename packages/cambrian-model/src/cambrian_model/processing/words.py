@@ -10,11 +10,11 @@ So, between two added tokens, nothing reaches across the place between a visible
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
 from string import ascii_letters
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from tokenizers import Tokenizer
 
@@ -34,22 +34,44 @@ _NORMALIZERS: tuple[Any, ...] = (
 )
 _ACROSS = re.compile(rf"[^{_SPACE}]{_SPACE}")
 # A space is a cut where a visible character stands before it; letters of all scripts are, other signs only of ASCII.
-_CUT = re.compile(r"(?<=[\w!-~]) ")
+_CUT = re.compile(r" (?<=[\w!-~] )")  # with the space first it is looked for faster
 _MOST_WORDS = 1 << 18  # some 50 MB
-_MOST_RECENT = 256
+_MOST_RECENT, _MOST_PROMPTS, _MOST_JOINTS = 256, 1024, 1 << 14
+_BREAKS = ("\n", "\t", "\r", "\v", "\f")  # the white space of ASCII that is no space
 _SHORT = 16  # characters that are remembered as they are, without a look for words
+
+Found = TypeVar("Found")
+
+
+class _Joint(NamedTuple):
+    """What becomes of the beginning of a piece behind a context.
+
+    Attributes:
+        num_before: Tokens of the context, if those of both together begin with them, and otherwise None: then the
+            piece is encoded by itself.
+        first_known: Place in the piece of its first token that is not the unknown one; None without any.
+        is_sure: Whether all of this holds for the whole piece, whatever its rest is.
+    """
+
+    num_before: int | None
+    first_known: int | None
+    is_sure: bool
 
 
 class WordEncoder:
     """Gives exactly the ids of `tokenizer.encode(text, add_special_tokens=False)`, faster where words come again.
 
+    Args:
+        tokenizer: What encodes.
+        unknown_id: The id that stands for characters without one, or None.
+
     Attributes:
         is_by_words: Whether the tokenizer is one of which that is known to be the same.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, unknown_id: int | None = None) -> None:
         state = json.loads(tokenizer.to_str())
-        self._tokenizer = tokenizer
+        self._tokenizer, self._unknown_id = tokenizer, unknown_id
         contents = [token["content"] for token in state["added_tokens"]]
         self._added = re.compile(f"({_any_of(contents)})" if contents else "(?!)")
         self._added_ends = frozenset(content[-1:] for content in contents)
@@ -60,26 +82,60 @@ class WordEncoder:
         self._recent = lru_cache(_MOST_RECENT)(self._encode)  # the same prompt stands before many answers
         self._whole = _Remembered(self._encode)
         self._words = _Remembered(self._encode_behind_space)
+        self._whole_counts = _Remembered(lambda text: len(self._encode(text)))
+        self._word_counts = _Remembered(lambda word: len(self._encode_behind_space(word)))
+        self._joint = lru_cache(_MOST_JOINTS)(self._find_joint)
+        self._prompt = lru_cache(_MOST_PROMPTS)(self._count_after)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out what is remembered; it is found again."""
-        return {"tokenizer": self._tokenizer}
+        return {"tokenizer": self._tokenizer, "unknown_id": self._unknown_id}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["tokenizer"])  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc]
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of a text."""
         if not self.is_by_words:
             return list(self._recent(text))
-        first, *others = self._added.split(text)
-        ids = self._encode_part("", first)
-        for start, part in zip(others[::2], others[1::2], strict=True):
-            if len(part) < _SHORT:
-                ids += self._whole[start + part]
-            else:
-                ids += self._encode_part(start, part)
+        ids: list[int] = []
+        for start, words in self._parts(text):
+            ids += self._whole[start]
+            ids += chain.from_iterable(map(self._words.__getitem__, words))
         return ids
+
+    def encode_after(self, context: str, piece: str) -> list[int]:
+        """Returns the ids of a piece as it reads behind a context, as `TextEncoder.encode_after` says."""
+        if not context:
+            return self.encode(piece)
+        end = self.end_of(context)
+        before, both = self.encode(end), self.encode(end + piece)
+        return both[len(before) :] if both[: len(before)] == before else self.encode(piece)
+
+    def count_prompt(self, context: str, piece: str) -> int:
+        """Returns how many ids `encode_after` gives for a text that is likely to come again."""
+        return self._prompt(self.end_of(context), piece)
+
+    def measure_after(self, context: str, piece: str) -> tuple[int, int | None]:
+        """Returns how many ids `encode_after` gives, and the place of the first one that is not the unknown id."""
+        end = self.end_of(context)
+        return self._count_after(end, piece), self._joint_of(end, piece).first_known
+
+    def count(self, text: str) -> int:
+        """Returns how many ids a text has."""
+        if not self.is_by_words:
+            return len(self._recent(text))
+        total, find = 0, self._word_counts.__getitem__
+        for start, words in self._parts(text):
+            total += self._whole_counts[start] + sum(map(find, words))
+        return total
+
+    def _head_of(self, text: str) -> str:
+        """Returns a shorter text whose ids are the first ones of `text`: its first word, or all of it."""
+        if not self.is_by_words or self._reach_across_spaces:
+            return text
+        cut = text.find(" ", 1)
+        return text[:cut] if cut > 0 and _CUT.match(text, cut) else text
 
     def end_of(self, context: str) -> str:
         """Returns a shorter text behind which any piece has the ids that it has behind `context`."""
@@ -91,12 +147,36 @@ class WordEncoder:
             return context
         return self._anchor + context[cut:]
 
-    def _encode_part(self, start: str, part: str) -> list[int]:
-        """Returns the ids of an added token and what follows it up to the next one."""
-        first, *words = _cut(part)
-        ids = list(self._whole[start + first]) if start or first else []
-        ids += chain.from_iterable(map(self._words.__getitem__, words))
-        return ids
+    def _count_after(self, end: str, piece: str) -> int:
+        num_before = self._joint_of(end, piece).num_before
+        return self.count(piece) if num_before is None else self.count(end + piece) - num_before
+
+    def _joint_of(self, end: str, piece: str) -> _Joint:
+        """Returns how a piece joins the end of a context; its first word tells, and the same ones come again."""
+        joint = self._joint(end, self._head_of(piece))
+        return joint if joint.is_sure else self._find_joint(end, piece)
+
+    def _find_joint(self, end: str, head: str) -> _Joint:
+        before, both = self.encode(end) if end else [], self.encode(end + head)
+        follows = both[: len(before)] == before
+        ids = both[len(before) :] if follows else self.encode(head)
+        first_known = next((i for i, token in enumerate(ids) if token != self._unknown_id), None)
+        is_sure = len(both) >= len(before) and first_known is not None
+        return _Joint(len(before) if follows else None, first_known, is_sure)
+
+    def _parts(self, text: str) -> Iterator[tuple[str, list[str]]]:
+        """Yields what is encoded as it stands, and the words behind it, each without the space in front of it.
+
+        A part is an added token and what follows it up to the next one.
+        """
+        pieces = self._added.split(text)
+        for i in range(-1, len(pieces), 2):
+            start, part = pieces[i] if i > 0 else "", pieces[i + 1]
+            if start and len(part) < _SHORT:
+                yield start + part, []
+            elif start or part:
+                words = _cut(part)
+                yield start + words.pop(0), words
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
@@ -105,26 +185,27 @@ class WordEncoder:
         return self._encode(f"{self._anchor} {word}")[len(self._whole[self._anchor]) :]
 
 
-class _Remembered(dict[str, tuple[int, ...]]):
-    """Ids of texts, found when first asked for; begins afresh when there are too many."""
+class _Remembered(dict[str, Found]):
+    """What is known of texts, found when first asked for; begins afresh when there are too many."""
 
-    def __init__(self, find: Callable[[str], tuple[int, ...]]) -> None:
+    def __init__(self, find: Callable[[str], Found]) -> None:
         super().__init__()
         self._find = find
 
-    def __missing__(self, text: str) -> tuple[int, ...]:
-        ids = self._find(text)
+    def __missing__(self, text: str) -> Found:
+        found = self._find(text)
         if len(self) >= _MOST_WORDS:
             self.clear()
-        self[text] = ids
-        return ids
+        self[text] = found
+        return found
 
 
 def _cut(text: str) -> list[str]:
     """Returns the start of a text and its further words, each without the space in front of it."""
-    # Most text needs no expression: then every space is one behind a visible character, or the very first character.
-    is_odd = "  " in text or "\n " in text or "\t " in text or "\r " in text or "\v " in text or "\f " in text
-    return _CUT.split(text) if is_odd or text[:1] == " " or not text.isascii() else text.split(" ")
+    # Most text needs no expression: then every space is one behind a visible character.
+    is_odd = text[:1] == " " or "  " in text or not text.isascii()
+    is_odd = is_odd or any([mark in text and f"{mark} " in text for mark in _BREAKS])  # a character is found faster
+    return _CUT.split(text) if is_odd else text.split(" ")
 
 
 def _any_of(contents: Sequence[str]) -> str:

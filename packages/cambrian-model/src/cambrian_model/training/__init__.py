@@ -9,6 +9,7 @@ from cambrian_model.training.progress import Progress
 from cambrian_model.training.recipe import Recipe, list_recipes, load_recipe
 from cambrian_model.training.run import train
 from cambrian_model.training.run_folder import TrainResult
+from cambrian_model.training.snapshot import export_checkpoint
 
 __all__ = [
     "Dataset",
@@ -16,6 +17,7 @@ __all__ = [
     "Recipe",
     "StageSummary",
     "TrainResult",
+    "export_checkpoint",
     "list_recipes",
     "load_recipe",
     "train",

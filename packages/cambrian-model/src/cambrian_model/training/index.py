@@ -174,7 +174,7 @@ def index_dataset(
     for block in _measured_blocks(_Blocks(dataset, encoder), total, num_workers):
         if block.bad and on_bad == "error":
             first = block.bad[0]
-            raise TrainingError(f"{first.name}: {first.reason}; {ADVICE}")
+            raise TrainingError(f'data "{name}": {first.name}: {first.reason}; {ADVICE}')
         digest.update(block.digest)
         blocks.append(block)
         done += len(block.ids)
@@ -230,7 +230,7 @@ class _Measured(NamedTuple):
 
     id: str
     numbers: tuple[int, int, int, int]
-    signature: str
+    signature: list[Any]
 
 
 @dataclass(frozen=True)
@@ -247,9 +247,10 @@ class _Blocks(data.Dataset[_Block]):
             found = self._measure(number, sizes)
             if isinstance(found, BadSample):
                 bad.append(found)
-                found = _Measured(found.name, (0, 0, 0, 0), "bad")
+                found = _Measured(found.name, (0, 0, 0, 0), ["bad"])
             measured.append(found)
-        digest = hashlib.sha256("\n".join(sample.signature for sample in measured).encode(errors="surrogatepass"))
+        signature = _TO_JSON([sample.signature for sample in measured])
+        digest = hashlib.sha256(signature.encode(errors="surrogatepass"))
         table = np.array([sample.numbers for sample in measured], dtype=np.int32).T
         return _Block([sample.id for sample in measured], table, bad, digest.digest())
 
@@ -265,10 +266,10 @@ class _Blocks(data.Dataset[_Block]):
         except CambrianModelError as error:
             return BadSample(number, sample_name(conversation), str(error))
         name = str(conversation["id"])
-        names = [hashlib.sha256(i).hexdigest() if isinstance(i, bytes) else str(i).rpartition("/")[2] for i in images]
-        fields = [name, conversation["messages"], names, [sizes[image] for image in images], measure.length]
-        numbers = (measure.length, len(images), measure.picture_end, measure.first_supervised)
-        return _Measured(name, numbers, _TO_JSON(fields))
+        length, picture_end, first_supervised = measure
+        pictures = [(_name(image), sizes[image]) for image in images] if images else []
+        signature = [name, conversation["messages"], pictures, length]
+        return _Measured(name, (length, len(images), picture_end, first_supervised), signature)
 
 
 def _sizes(images: Sequence[Image], known: dict[Image, Size]) -> list[Size]:
@@ -278,12 +279,22 @@ def _sizes(images: Sequence[Image], known: dict[Image, Size]) -> list[Size]:
     return [known[image] for image in images]
 
 
+def _name(image: Image) -> str:
+    """Returns what a picture is called in the fingerprint, wherever its folder is."""
+    return hashlib.sha256(image).hexdigest() if isinstance(image, bytes) else str(image).rpartition("/")[2]
+
+
+def _as_it_is(block: _Block) -> _Block:
+    return block
+
+
 def _measured_blocks(blocks: _Blocks, total: int, num_workers: int) -> Iterable[_Block]:
     """Yields the blocks in order."""
     return data.DataLoader(
         blocks,
         sampler=[range(start, min(start + BLOCK, total)) for start in range(0, total, BLOCK)],
         batch_size=None,
+        collate_fn=_as_it_is,  # the loader would look through all of it for arrays
         num_workers=num_workers,
         worker_init_fn=end_with_parent(),
         generator=torch.Generator(),  # its own: the loader would else draw from the generator that dropout uses

@@ -22,7 +22,6 @@ from cambrian_model.training.provenance import describe_machine
 from cambrian_model.training.recipe import Recipe, load_recipe
 from cambrian_model.training.trainable import TrainableRow
 
-
 # What a run may be resumed with another value of: how it is spread, watched and saved, and what it does about bad data.
 FREE = (
     *("num_workers", "parallel", "activation_checkpointing", "peak_tflops", "profile", "trackers", "log_every"),

@@ -256,17 +256,14 @@ def _measured_once(
 def _measure(
     recipe: Recipe, name: str, dataset: Dataset, processor: CambrianProcessor, run: RunFolder, report: Report
 ) -> DataIndex:
-    try:
-        index = index_dataset(
-            name,
-            dataset,
-            processor,
-            on_bad=recipe.on_bad_sample,
-            num_workers=recipe.num_workers,
-            report=lambda done, total: report(Progress("index", name, done, total)),
-        )
-    except TrainingError as error:
-        raise TrainingError(f'data "{name}": {error}') from error
+    index = index_dataset(
+        name,
+        dataset,
+        processor,
+        on_bad=recipe.on_bad_sample,
+        num_workers=recipe.num_workers,
+        report=lambda done, total: report(Progress("index", name, done, total)),
+    )
     BadSamples(run.bad_samples, recipe.on_bad_sample).record("index", name.partition("[:")[0], index.bad)
     return index
 

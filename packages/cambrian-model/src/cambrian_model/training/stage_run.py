@@ -36,7 +36,7 @@ from cambrian_model.training.guard import Guard, named
 from cambrian_model.training.loop import Engine, Step, run_steps
 from cambrian_model.training.loss_scale import LossScale
 from cambrian_model.training.manifest import Facts, Reference, refer_to_frozen, write_manifest
-from cambrian_model.training.metrics import Metrics, MetricsLog, cut_metrics, read_metrics
+from cambrian_model.training.metrics import Metrics, MetricsLog, cut_metrics, read_metrics, step_lines
 from cambrian_model.training.optim import build_optimizer
 from cambrian_model.training.profiling import profiling
 from cambrian_model.training.progress import Progress, Report
@@ -46,7 +46,7 @@ from cambrian_model.training.recipe.stage import StageSection
 from cambrian_model.training.rendering import render_first
 from cambrian_model.training.run_folder import RunFolder
 from cambrian_model.training.stage_data import StageData
-from cambrian_model.training.start_model import StageModel
+from cambrian_model.training.start_model import StageModel, name_source
 from cambrian_model.training.streaming import StreamPlace
 from cambrian_model.training.throughput import Throughput
 from cambrian_model.training.trackers import Trackers
@@ -93,7 +93,7 @@ def train_stage(
     with together(f"describing stage {name}", device):
         if rank() == 0:
             run.describe_stage(name, start.trainable.table)
-    frozen = None if recipe.checkpoint.full else refer_to_frozen(start.model, _called(start.source))
+    frozen = None if recipe.checkpoint.full else refer_to_frozen(start.model, name_source(start.source))
     throughput = Throughput.of(start.model, recipe, stage, device)
     if num_ranks() > 1 and choose_strategy(start.model, recipe.parallel, device) == "fsdp":
         check_shardable(start.model)
@@ -148,7 +148,8 @@ class _Job:
             self._take_over(state)
         if rank() == 0:
             finished = list(self.run.stages)[: list(self.run.stages).index(self.name)]
-            cut_metrics(self.run.metrics, finished, self.name, done.step)
+            kept = cut_metrics(self.run.metrics, finished, self.name, done.step)
+            self.around.trackers.start_stage(len(step_lines(kept)) - done.step)
         wait_for_all()
         return done
 
@@ -294,10 +295,6 @@ def _why_skipped(step: Step) -> str:
     if not step.counts.supervised_tokens:
         return "skipped: none of its samples could be read"
     return f"skipped: loss or gradient not finite; {named(step.metrics.get('not_finite', ()))}"
-
-
-def _called(source: Reference | None) -> str:
-    return source.path if source is not None else "the recipe's model section"
 
 
 def _num_steps(stage: StageSection, data: StageData) -> int:

@@ -65,6 +65,11 @@ def check_input(run: RunFolder, name: str) -> Reference | None:
     return Reference(str(folder), manifest.hash)
 
 
+def name_source(source: Reference | None) -> str:
+    """Returns where a stage's model comes from, for a reader."""
+    return source.path if source is not None else "the recipe's model section"
+
+
 def load_model(recipe: Recipe, source: Path | None) -> tuple[CambrianForConditionalGeneration, CambrianProcessor]:
     """Reads a model folder, or builds the model from the recipe; weights in float32."""
     if source is None:

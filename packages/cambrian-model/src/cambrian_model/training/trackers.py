@@ -18,17 +18,18 @@ class Trackers:
 
     def __init__(self, opened: Sequence[GeneralTracker]) -> None:
         self._opened = opened
-        self._before: dict[str, int] = {}
-        self._step = 0
+        self._before = 0
+
+    def start_stage(self, steps_before: int) -> None:
+        """Counts the steps of a stage on from those of all stages before it."""
+        self._before = steps_before
 
     def log(self, line: Metrics) -> None:
         """Logs one line of `metrics.jsonl`, its numbers named "stage/number", steps counted over all stages."""
         stage = line["stage"]
-        before = self._before.setdefault(stage, self._step)  # steps of the stages before
-        self._step = before + line["step"]
         numbers = {f"{stage}/{key}": value for key, value in _numbers(line).items()}
         for tracker in self._opened:
-            tracker.log(numbers, step=self._step)
+            tracker.log(numbers, step=self._before + line["step"])
 
 
 @contextmanager

@@ -2,6 +2,9 @@
 
 PyTorch's worker watches its parent, but takes for it whatever process it has once it is ready: a parent that was killed
 while its worker was still starting is then never missed, and the worker waits for work forever.
+
+SIGTERM is for that process alone, which saves before it ends. Batch systems send it to workers too; one that died of it
+would take the run along before it has saved.
 """
 
 import os
@@ -12,10 +15,10 @@ from functools import partial
 
 def end_with_parent() -> Callable[[int], None]:
     """Returns a `worker_init_fn` for workers of this process."""
-    return partial(_check_parent, os.getpid())
+    return partial(_start, os.getpid())
 
 
-def _check_parent(parent: int, worker: int) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent saves when it is told to stop; a worker just ends
+def _start(parent: int, worker: int) -> None:
     if os.getppid() != parent:
         os._exit(1)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
