@@ -49,7 +49,7 @@ NAMED = 8  # of the longest operations
 
 
 class Parts(NamedTuple):
-    """What the model is made of: a Qwen2, encoders as in a recipe, and an SVA connector."""
+    """A Qwen2, vision encoders, and an SVA connector."""
 
     language: dict[str, Any]
     encoders: list[VisionEncoderConfig]
@@ -111,8 +111,8 @@ def make_row(parts: Parts, row_tokens: int, random: np.random.Generator) -> list
     picture = num_image_tokens((1, 1), parts.grid_side)
     count = row_tokens * 3 // 4 // picture
     text = row_tokens - count * picture
-    cuts = [0, *sorted(random.choice(np.arange(2, text - 1), count - 1, replace=False).tolist()), text]
-    return [make_sample(parts, end - start, random) for start, end in itertools.pairwise(cuts)]
+    shares = 2 + random.multinomial(text - 2 * count, [1 / count] * count)
+    return [make_sample(parts, int(share), random) for share in shares]
 
 
 def make_step(parts: Parts, options: argparse.Namespace) -> tuple[StepData, BatchShape]:
@@ -142,11 +142,10 @@ def phases(
         now = (phase, time.perf_counter())
         seconds[ended] = seconds.get(ended, 0.0) + now[1] - since
 
-    decoder, encoders = model.language_model, model.encoders
+    decoder = model.language_model
+    called = [(model.connector, "connector"), (decoder, "decoder"), *((x, "vision encoders") for x in model.encoders)]
     handles = [
-        *(encoder.register_forward_pre_hook(partial(begin, "vision encoders")) for encoder in encoders),
-        model.connector.register_forward_pre_hook(partial(begin, "connector")),
-        decoder.register_forward_pre_hook(partial(begin, "decoder")),
+        *(module.register_forward_pre_hook(partial(begin, name)) for module, name in called),
         decoder.register_forward_hook(partial(begin, "loss")),
         model.register_forward_hook(partial(begin, "backward")),
         optimizer.register_step_pre_hook(partial(begin, "optimizer")),
@@ -160,14 +159,9 @@ def phases(
 
 def make_recipe(options: argparse.Namespace, train: tuple[str, ...], is_compiled: bool) -> Recipe:
     """Returns a recipe of which the engine's settings and the optimizer count, its model does not."""
-    values = {
-        "stages.finetune.train": list(train),
-        "stages.finetune.optim.groups": {},
-        "precision": "bf16",
-        "attention": options.attention,
-        "activation_checkpointing": options.checkpoint,
-        "compile": is_compiled,
-    }
+    stage = {"stages.finetune.train": list(train), "stages.finetune.optim.groups": {}}
+    engine = {"precision": "bf16", "attention": options.attention, "compile": is_compiled}
+    values = {**stage, **engine, "activation_checkpointing": options.checkpoint}
     return load_recipe("tiny", [f"{key}={json.dumps(value)}" for key, value in values.items()])
 
 
@@ -198,7 +192,7 @@ def measure(title: str, recipe: Recipe, parts: Parts, options: argparse.Namespac
     memory = f"{torch.cuda.max_memory_allocated(device) / 1e9:.1f} GB" if has_gpu else "not measured"
     print(f"{title}: {shape.tokens / seconds:,.0f} tokens/s, MFU {mfu}, memory {memory}")
     print(f"  {seconds:.3f} s, {flops / 1e12:.3f} TFLOP, {shape.tokens:,} tokens, {shape.images} pictures a step")
-    with phases(model, optimizer, synchronize) as spent, profiler.profile() as profile:
+    with profiler.profile() as profile, phases(model, optimizer, synchronize) as spent:
         take(PROFILED)
     print_shares((seconds, name) for name, seconds in spent.items())
     kind, own = (DeviceType.CUDA, "self_device_time_total") if has_gpu else (DeviceType.CPU, "self_cpu_time_total")
@@ -221,9 +215,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--attention", default="sdpa", choices=["sdpa", "flex_attention", "flash_attention_2"])
     parser.add_argument("--checkpoint", nargs="*", default=[], choices=["language_model", "vision_encoders"])
-    parser.add_argument("--compile", nargs="+", default=["no", "yes"], choices=["no", "yes"])
+    parser.add_argument("--compile", nargs="+", choices=["no", "yes"], help="default: no and yes; with --tiny, no")
     parser.add_argument("--tiny", action="store_true", help="small parts, to check this code anywhere")
     options = parser.parse_args()
+    options.compile = options.compile or ["no"] + ["yes"] * (not options.tiny)
     if options.tiny:
         options.rows, options.micro_rows, options.row_tokens, options.steps = 4, 2, 128, 2
     elif not torch.cuda.is_available():

@@ -23,13 +23,12 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from cambrian_model.errors import TrainingError
-from cambrian_model.training import tensor_shards
+from cambrian_model.training import distributed, tensor_shards
 from cambrian_model.training.batches import Place
 from cambrian_model.training.checkpoints import Checkpoints
 from cambrian_model.training.files import file_facts, is_complete, write_marker
 from cambrian_model.training.manifest import Reference, fingerprint, refer_to_frozen
 from cambrian_model.training.random_state import capture_random_state, restore_random_state, seed_everything
-from cambrian_model.training.ranks import this_rank
 from cambrian_model.training.training_state import Progressed, TrainingState, optimizer_steps, tensors_of
 from tests.support.gloo import RankError, run_ranks, start_process
 
@@ -433,7 +432,7 @@ def watch_pickle():
 
 def save_and_go_on(folder, kind):
     state, unpickled = on_ranks(kind), watch_pickle()
-    seed_everything(0, this_rank())
+    seed_everything(0, distributed.rank())
     train_steps(state, 3)
     tensors = whole_tensors(state)
     checkpoints = Checkpoints(folder)
@@ -538,7 +537,7 @@ def fill_the_disk_of_rank_1(folder):
     train_steps(state, 1)
     checkpoints = Checkpoints(folder)
     checkpoints.save(state, wait=True)
-    if this_rank() == 1:
+    if distributed.rank() == 1:
         resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
     checkpoints.save(at(state, "align", 6))
     for look in range(2000):
@@ -576,7 +575,7 @@ def test_a_damaged_file_that_one_rank_finds_is_the_same_error_on_all(tmp_path):
 
 def load_each_its_own(folder):
     with pytest.raises(TrainingError) as caught:
-        Checkpoints(folder).load(folder / f"align-00000{this_rank()}", small_state())
+        Checkpoints(folder).load(folder / f"align-00000{distributed.rank()}", small_state())
     return str(caught.value)
 
 
@@ -592,7 +591,7 @@ def test_ranks_that_see_different_folders_do_not_go_on(tmp_path):
 def end_rank_1_while_it_saves(folder):
     checkpoints = Checkpoints(folder)
     checkpoints.save(small_state(), wait=True)
-    if this_rank() == 1:
+    if distributed.rank() == 1:
         os._exit(7)
     checkpoints.save(at(small_state(), "align", 6))
     try:
@@ -708,7 +707,7 @@ def save_until_killed(folder, seconds):
         state = follow(state, step)
         checkpoints.save(state, wait=step == 1)
         if signal.getitimer(signal.ITIMER_REAL)[0] == 0:
-            signal.setitimer(signal.ITIMER_REAL, seconds[this_rank()])
+            signal.setitimer(signal.ITIMER_REAL, seconds[distributed.rank()])
 
 
 @pytest.mark.slow

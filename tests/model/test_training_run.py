@@ -224,11 +224,15 @@ def test_bad_data_names_the_sample(datasets, tmp_path):
     with pytest.raises(TrainingError, match=r'^data "scenes" is empty; training needs at least one record$'):
         train(small_recipe(), datasets={"scenes": []}, output=tmp_path / "empty")
     with pytest.raises(TrainingError, match=r"none of 23 samples fits into a row of 8 tokens"):
-        train(small_recipe("stages.align.batch.row_tokens=8"), datasets=datasets, output=tmp_path / "long")
+        train(
+            small_recipe("stages.align.batch={rows: 2, row_tokens: 8, too_long: drop}"),
+            datasets=datasets,
+            output=tmp_path / "long",
+        )
     broken = Pictures(tmp_path / "broken")
     picture = tmp_path / "broken" / "red.png"
     picture.write_bytes(picture.read_bytes()[:60])  # the header is whole, the pixels are not
-    with pytest.raises(TrainingError, match=r'sample "picture-\d+": .*red\.png'):
+    with pytest.raises(TrainingError, match=r'sample "picture-\d+": .*red\.png.*; mend or remove it, or .*skip$'):
         train(small_recipe(), datasets={"scenes": broken}, output=tmp_path / "truncated")
 
 

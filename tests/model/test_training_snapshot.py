@@ -54,6 +54,6 @@ def test_what_cannot_be_exported_says_why(runs, tmp_path):
         export_checkpoint(runs / "five", tmp_path / "model", stage="algin")
     with pytest.raises(TrainingError, match="holds no checkpoint with a validation loss"):
         export_checkpoint(runs / "five", tmp_path / "model", which="best")
-    with pytest.raises(TrainingError, match="holds no checkpoint; .*checkpoint.every"):
+    with pytest.raises(TrainingError, match=r"holds no checkpoint; .*checkpoint.every"):
         export_checkpoint(runs / "four", tmp_path / "model")
     assert not (tmp_path / "model").exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cambrian_model.errors import TrainingError
-from cambrian_model.training import train
+from cambrian_model.training import Progress, train
 from cambrian_model.training.stream_sources import DatasetSource
 from tests.support.pictures import Pictures
 from tests.support.small_run import Interrupt, assert_same_run, lines, losses, small_recipe, spoil_pixels
@@ -143,7 +143,7 @@ def test_bad_samples_of_a_stream_are_left_out_counted_and_listed(tmp_path):
 def test_a_step_of_which_nothing_can_be_read_is_passed_over(tmp_path):
     alone = ("stages.align.batch={rows: 1, row_tokens: 48}", "on_bad_sample=skip", "max_bad_steps=1")
     data = {"scenes": Broken(tmp_path / "pictures", count=10, pictures=(1,))}  # each has a row of its own
-    told = []
+    told: list[Progress] = []
     run = align(tmp_path / "run", data, *alone, "stages.align.max_steps=8", progress=told.append).run_dir
 
     assert sorted(line["samples"] for line in lines(run)) == [0] * 2 + [1] * 6
@@ -157,7 +157,7 @@ FROZEN = ("stages.finetune.train=[connector, in_llm, language_model]",)
 
 
 def test_saved_features_give_the_same_losses_and_are_made_once(datasets, tmp_path):
-    told = []
+    told: list[Progress] = []
     plain = train(small_recipe(*FROZEN), datasets=datasets, output=tmp_path / "plain").run_dir
     with pytest.raises(KeyboardInterrupt):
         train(small_recipe(*CACHED, *FROZEN), datasets=datasets, output=tmp_path / "cached", progress=Interrupt(4))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,7 +87,7 @@ def stop_one_rank(output, pictures):
         if dist.get_rank() == 1 and (now.phase, now.done) == ("train", 2):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    options = {"datasets": {"scenes": Pictures(pictures)}, "output": Path(output), "stages": ["align"]}
+    options: dict[str, Any] = {"datasets": {"scenes": Pictures(pictures)}, "output": Path(output), "stages": ["align"]}
     try:
         train(small_recipe(EVERY), **options, progress=kill)
     except RunStopped as stopped:
@@ -125,7 +126,7 @@ def test_a_full_disk_ends_the_run_which_then_continues_from_what_is_whole(
         if (now.phase, now.done) == ("train", 3):
             files_may_grow_to(size)
 
-    options = {"datasets": datasets, "output": tmp_path / "run", "stages": ["align"]}
+    options: dict[str, Any] = {"datasets": datasets, "output": tmp_path / "run", "stages": ["align"]}
     recipe = small_recipe("checkpoint.every=2")
     with pytest.raises(TrainingError, match=rf"could not write {fails_at}.*free disk space.*--resume"):
         train(recipe, **options, progress=fill)
@@ -142,7 +143,7 @@ def test_a_full_disk_while_the_model_is_written_is_the_users_error_too(datasets,
         if now.phase == "export":
             files_may_grow_to(100_000)
 
-    options = {"datasets": datasets, "output": tmp_path / "run", "stages": ["align"]}
+    options: dict[str, Any] = {"datasets": datasets, "output": tmp_path / "run", "stages": ["align"]}
     recipe = small_recipe("checkpoint.every=5")
     with pytest.raises(TrainingError, match=r"the model of stage.*free disk space"):
         train(recipe, **options, progress=fill)
@@ -157,13 +158,13 @@ def test_being_told_in_the_last_step_finishes_the_stage(datasets, tmp_path, whol
         if (now.phase, now.done) == ("train", 5):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    options = {"datasets": datasets, "output": tmp_path / "run", "stages": ["align"]}
+    options: dict[str, Any] = {"datasets": datasets, "output": tmp_path / "run", "stages": ["align"]}
     assert train(small_recipe(EVERY), **options, progress=told).stages["align"].steps == 6
     assert_same_run(tmp_path / "run", whole)
 
 
 def test_an_interrupt_leaves_the_save_in_the_background_whole(datasets, tmp_path, whole):
-    options = {"datasets": datasets, "output": tmp_path / "run", "stages": ["align"]}
+    options: dict[str, Any] = {"datasets": datasets, "output": tmp_path / "run", "stages": ["align"]}
     recipe = small_recipe("checkpoint.every=1")
     with pytest.raises(KeyboardInterrupt):
         train(recipe, **options, progress=Interrupt(4))

@@ -8,7 +8,7 @@ says so.
 import json
 import shutil
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -96,10 +96,28 @@ def choose(
         described = grounding.model_copy(update={"scenes": other, "readings_per_picture": 0})
         return list(datasets.read_grounding(described)), True
     by_image: dict[str, Mapping[str, Any]] = {}
-    for sample in (sample for samples in sources.values() for sample in samples):
-        if len(by_image) < NUM_PICTURES and len(sample["images"]) == 1 and isinstance(sample["images"][0], str):
-            by_image.setdefault(sample["images"][0], sample)
+    for sample in _readable(sources.values()):
+        by_image.setdefault(sample["images"][0], sample)
+        if len(by_image) == NUM_PICTURES:
+            break
     return list(by_image.values()), False
+
+
+def _readable(sources: Iterable[Sequence[Mapping[str, Any]]]) -> Iterator[Mapping[str, Any]]:
+    """Yields samples of exactly one picture file, without those that training has left out as unreadable."""
+    from cambrian_data.errors import ImageError
+    from cambrian_data.images import load_image
+    from cambrian_model.training.bad_samples import UnreadableSampleError
+
+    for samples in sources:
+        for number in range(len(samples)):
+            try:
+                sample = samples[number]
+                if len(sample["images"]) == 1 and isinstance(sample["images"][0], str):
+                    load_image(Path(sample["images"][0]))
+                    yield sample
+            except (UnreadableSampleError, ImageError):
+                continue
 
 
 def show(out: Report, captions: Captions) -> None:

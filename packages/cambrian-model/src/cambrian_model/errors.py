@@ -32,7 +32,7 @@ class TrainingError(CambrianModelError):
     """A run that cannot start or continue: wrong output folder, wrong resume, nothing supervised."""
 
 
-class RunStopped(TrainingError):
+class RunStopped(TrainingError):  # noqa: N818 - it is no mistake of anybody
     """A run that was told to stop has saved where it was, and can be resumed.
 
     Attributes:

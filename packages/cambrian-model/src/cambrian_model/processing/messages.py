@@ -12,6 +12,7 @@ from cambrian_model.errors import PromptError, did_you_mean
 
 ESCAPE = "\ufdd0"  # a Unicode noncharacter: it has no meaning in any text
 _SOURCES = ("image", "path", "url")
+_MAPPINGS = (dict, Mapping)  # to ask for the abstract class alone takes long
 _TYPED_MARK = IMAGE_TOKEN[0] + ESCAPE + IMAGE_TOKEN[1:]
 
 
@@ -25,6 +26,16 @@ class Conversation(NamedTuple):
 
     messages: list[dict[str, Any]]
     images: list[Any]
+
+
+class Where(NamedTuple):
+    """A message in a conversation, as errors call it."""
+
+    conversation: str
+    message: int
+
+    def __str__(self) -> str:
+        return f"{self.conversation}, message {self.message}"
 
 
 def read_messages(messages: Sequence[Mapping[str, Any]], joint: str, name: str) -> Conversation:
@@ -42,7 +53,7 @@ def read_messages(messages: Sequence[Mapping[str, Any]], joint: str, name: str) 
         raise PromptError(f"{name}: there are no messages; give at least one")
     flat, images = [], []
     for i, message in enumerate(messages):
-        if not _is_mapping(message) or not isinstance(message.get("role"), str) or "content" not in message:
+        if not isinstance(message, _MAPPINGS) or not isinstance(message.get("role"), str) or "content" not in message:
             raise PromptError(
                 f'{name}, message {i}: expected a dictionary with "role" and "content"; found {message!r:.80}'
             )
@@ -50,9 +61,8 @@ def read_messages(messages: Sequence[Mapping[str, Any]], joint: str, name: str) 
         if isinstance(content, str):
             text = _escape(content)
         else:
-            _check_parts(content, name, i)
-            images += [_source(part) for part in content if part["type"] == "image"]
-            text = _join(content, joint)
+            text, found = _flatten(content, joint, Where(name, i))
+            images += found
         flat.append({**message, "content": text})
     return Conversation(flat, images)
 
@@ -62,22 +72,26 @@ def restore(text: str) -> str:
     return text.replace(ESCAPE, "")
 
 
-def _is_mapping(value: object) -> bool:
-    return isinstance(value, (dict, Mapping))  # to ask for the abstract class alone takes long
-
-
-def _check_parts(content: object, name: str, message: int) -> None:
+def _flatten(content: object, joint: str, where: Where) -> tuple[str, list[Any]]:
+    """Returns the parts as one text, and the picture that each image part names."""
     if not isinstance(content, (list, tuple)):
-        found = type(content).__name__
-        raise PromptError(f"{name}, message {message}: content is {found}; expected a string or a list of parts")
+        raise PromptError(f"{where}: content is {type(content).__name__}; expected a string or a list of parts")
+    text, after_image, images = "", False, list[Any]()
     for part in content:
-        kind = part.get("type") if _is_mapping(part) else None
-        if kind not in ("image", "text"):
-            hint = did_you_mean(str(kind), ("image", "text"))
-            raise PromptError(f'{name}, message {message}: unknown part of type "{kind}"{hint}')
-        if kind == "text" and not isinstance(part.get("text"), str):
-            found = ", ".join(map(str, part))
-            raise PromptError(f'{name}, message {message}: a text part needs "text"; found {found}')
+        kind = part.get("type") if isinstance(part, _MAPPINGS) else None
+        is_image = kind == "image"
+        if is_image:
+            piece = IMAGE_TOKEN
+            images.append(_source(part))
+        else:
+            piece = _escape(_text_of(part, kind, where))
+        if not piece:
+            continue
+        edge = piece[0] if after_image else text[-1:]
+        if edge and is_image != after_image and not edge.isspace():
+            text += joint
+        text, after_image = text + piece, is_image
+    return text, images
 
 
 def _source(part: Mapping[str, Any]) -> Any:
@@ -87,17 +101,13 @@ def _source(part: Mapping[str, Any]) -> Any:
     return None
 
 
-def _join(parts: Sequence[Mapping[str, Any]], joint: str) -> str:
-    text, after_image = "", False
-    for part in parts:
-        is_image = part["type"] == "image"
-        piece = IMAGE_TOKEN if is_image else _escape(part["text"])
-        if not piece:
-            continue
-        edge = piece[0] if after_image else text[-1:]
-        if edge and is_image != after_image and not edge.isspace():
-            text += joint
-        text, after_image = text + piece, is_image
+def _text_of(part: Any, kind: object, where: Where) -> str:
+    if kind != "text":
+        hint = did_you_mean(str(kind), ("image", "text"))
+        raise PromptError(f'{where}: unknown part of type "{kind}"{hint}')
+    text = part.get("text")
+    if not isinstance(text, str):
+        raise PromptError(f'{where}: a text part needs "text"; found {", ".join(map(str, part))}')
     return text
 
 

@@ -37,7 +37,6 @@ _ACROSS = re.compile(rf"[^{_SPACE}]{_SPACE}")
 _CUT = re.compile(r" (?<=[\w!-~] )")  # with the space first it is looked for faster
 _MOST_WORDS = 1 << 18  # some 50 MB
 _MOST_RECENT, _MOST_PROMPTS, _MOST_JOINTS = 256, 1024, 1 << 14
-_BREAKS = ("\n", "\t", "\r", "\v", "\f")  # the white space of ASCII that is no space
 _SHORT = 16  # characters that are remembered as they are, without a look for words
 
 Found = TypeVar("Found")
@@ -114,12 +113,13 @@ class WordEncoder:
 
     def count_prompt(self, context: str, piece: str) -> int:
         """Returns how many ids `encode_after` gives for a text that is likely to come again."""
-        return self._prompt(self.end_of(context), piece)
+        return self._prompt(self.end_of(context) if context else "", piece)
 
     def measure_after(self, context: str, piece: str) -> tuple[int, int | None]:
         """Returns how many ids `encode_after` gives, and the place of the first one that is not the unknown id."""
         end = self.end_of(context)
-        return self._count_after(end, piece), self._joint_of(end, piece).first_known
+        joint = self._joint_of(end, piece)
+        return self._count_joined(joint, end, piece), joint.first_known
 
     def count(self, text: str) -> int:
         """Returns how many ids a text has."""
@@ -135,21 +135,22 @@ class WordEncoder:
         if not self.is_by_words or self._reach_across_spaces:
             return text
         cut = text.find(" ", 1)
-        return text[:cut] if cut > 0 and _CUT.match(text, cut) else text
+        return text[:cut] if cut > 0 and _is_visible(text[cut - 1]) else text
 
     def end_of(self, context: str) -> str:
         """Returns a shorter text behind which any piece has the ids that it has behind `context`."""
         cut = context.rfind(" ")
         before = context[cut - 1 : cut] if cut > 0 else ""
-        is_cut = _CUT.match(before + " ", 1) is not None
         # An added token of `context` may end there, and some tokenizers begin afresh behind one.
-        if not self.is_by_words or self._reach_across_spaces or before in self._added_ends or not is_cut:
+        if not self.is_by_words or self._reach_across_spaces or before in self._added_ends or not _is_visible(before):
             return context
         return self._anchor + context[cut:]
 
     def _count_after(self, end: str, piece: str) -> int:
-        num_before = self._joint_of(end, piece).num_before
-        return self.count(piece) if num_before is None else self.count(end + piece) - num_before
+        return self._count_joined(self._joint_of(end, piece), end, piece) if end else self.count(piece)
+
+    def _count_joined(self, joint: _Joint, end: str, piece: str) -> int:
+        return self.count(piece) if joint.num_before is None else self.count(end + piece) - joint.num_before
 
     def _joint_of(self, end: str, piece: str) -> _Joint:
         """Returns how a piece joins the end of a context; its first word tells, and the same ones come again."""
@@ -203,9 +204,24 @@ class _Remembered(dict[str, Found]):
 def _cut(text: str) -> list[str]:
     """Returns the start of a text and its further words, each without the space in front of it."""
     # Most text needs no expression: then every space is one behind a visible character.
-    is_odd = text[:1] == " " or "  " in text or not text.isascii()
-    is_odd = is_odd or any([mark in text and f"{mark} " in text for mark in _BREAKS])  # a character is found faster
+    is_odd = text[:1] == " " or "  " in text or not text.isascii() or _has_space_behind_break(text)
     return _CUT.split(text) if is_odd else text.split(" ")
+
+
+def _has_space_behind_break(text: str) -> bool:
+    # A single character is looked for much faster than two.
+    return (
+        ("\n" in text and "\n " in text)
+        or ("\t" in text and "\t " in text)
+        or ("\r" in text and "\r " in text)
+        or ("\v" in text and "\v " in text)
+        or ("\f" in text and "\f " in text)
+    )
+
+
+def _is_visible(character: str) -> bool:
+    """Whether a space behind this character is a cut, as `_CUT` has it."""
+    return character.isalnum() or character == "_" or "!" <= character <= "~"
 
 
 def _any_of(contents: Sequence[str]) -> str:

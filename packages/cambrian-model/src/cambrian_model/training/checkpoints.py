@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from cambrian_model.errors import TrainingError
+from cambrian_model.training.distributed import rank
 from cambrian_model.training.files import (
     FileFacts,
     check_files,
@@ -48,7 +49,7 @@ from cambrian_model.training.random_state import (
     seed_everything,
     write_random_state,
 )
-from cambrian_model.training.ranks import Ranks, Task, this_rank
+from cambrian_model.training.ranks import Ranks, Task
 from cambrian_model.training.streaming import read_place
 from cambrian_model.training.tensor_shards import Staged, StoredTensors, TensorFacts, stage_tensors, write_tensors
 from cambrian_model.training.training_state import (
@@ -176,7 +177,7 @@ class Checkpoints:
 
     def sweep(self) -> None:
         """Deletes what a killed run left half-written; one rank does, and the others must wait for it."""
-        if this_rank() == 0:
+        if rank() == 0:
             sweep_folders(self.folder)
 
     def _join_ranks(self) -> Ranks:

@@ -101,20 +101,22 @@ def sum_over_ranks(values: Sequence[float], device: torch.device) -> list[float]
     return total.tolist()
 
 
-def gather_texts(text: str, device: torch.device) -> list[str]:
+def gather_texts(text: str, device: torch.device, group: dist.ProcessGroup | None = None) -> list[str]:
     """Returns the text of every rank, on every rank; as bytes, for torch's own way with objects is pickle."""
     if num_ranks() == 1:
         return [text]
-    mine = torch.frombuffer(bytearray(text.encode()) or bytearray(1), dtype=torch.uint8).to(device)
-    size = torch.tensor([len(text.encode())], device=device)
-    sizes = [torch.zeros_like(size) for _ in range(num_ranks())]
-    dist.all_gather(sizes, size)
-    longest = max(1, *(int(size) for size in sizes))
-    padded = torch.zeros(longest, dtype=torch.uint8, device=device)
-    padded[: len(mine)] = mine
-    texts = [torch.zeros_like(padded) for _ in sizes]
-    dist.all_gather(texts, padded)
-    return [bytes(text[: int(size)].tolist()).decode() for text, size in zip(texts, sizes, strict=True)]
+    content = torch.frombuffer(bytearray(text.encode() + b"\n"), dtype=torch.uint8).to(device)  # never empty
+    sizes = _gather(torch.tensor([len(content)], device=device), group)
+    padded = torch.zeros(int(max(sizes)), dtype=torch.uint8, device=device)
+    padded[: len(content)] = content
+    texts = zip(_gather(padded, group), sizes, strict=True)
+    return [text[: int(size) - 1].cpu().numpy().tobytes().decode() for text, size in texts]
+
+
+def _gather(tensor: Tensor, group: dist.ProcessGroup | None) -> list[Tensor]:
+    tensors = [torch.zeros_like(tensor) for _ in range(num_ranks())]
+    dist.all_gather(tensors, tensor, group=group)
+    return tensors
 
 
 @contextmanager

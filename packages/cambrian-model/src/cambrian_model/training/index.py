@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -251,7 +252,8 @@ class _Blocks(data.Dataset[_Block]):
             measured.append(found)
         signature = _TO_JSON([sample.signature for sample in measured])
         digest = hashlib.sha256(signature.encode(errors="surrogatepass"))
-        table = np.array([sample.numbers for sample in measured], dtype=np.int32).T
+        flat = chain.from_iterable([sample.numbers for sample in measured])
+        table = np.fromiter(flat, np.int32).reshape(-1, len(_ARRAYS)).T
         return _Block([sample.id for sample in measured], table, bad, digest.digest())
 
     def _measure(self, number: int, sizes: dict[Image, Size]) -> _Measured | BadSample:

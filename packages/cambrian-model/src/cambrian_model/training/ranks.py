@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from cambrian_model.errors import TrainingError
+from cambrian_model.training.distributed import gather_texts, num_ranks, rank
 
 PATIENCE = timedelta(hours=2)  # how long a rank waits for the slowest one
 
@@ -26,8 +26,7 @@ class Ranks:
     """All processes of the run; those who save talk over groups of their own, on the CPU, beside the training."""
 
     def __init__(self) -> None:
-        self.rank = this_rank()
-        self.count = dist.get_world_size() if dist.is_initialized() else 1
+        self.rank, self.count = rank(), num_ranks()
         # One for the thread that saves, one for the main thread: two threads must not use a group at the same time.
         self._saving = _new_group() if self.count > 1 else None
         self._main = _new_group() if self.count > 1 else None
@@ -54,31 +53,18 @@ class Ranks:
             failure = error
             reply = {"failure": str(error) or type(error).__name__, "is_said": isinstance(error, TrainingError)}
         replies = [json.loads(text) for text in self._exchange(json.dumps(reply))]
-        for rank, reply in enumerate(replies):
+        for number, reply in enumerate(replies):
             if "failure" in reply:
-                raise TrainingError(self._say(task, rank, **reply)) from failure
+                raise TrainingError(self._say(task, number, **reply)) from failure
         return [reply["result"] for reply in replies]
 
-    def _say(self, task: Task, rank: int, failure: str, is_said: bool) -> str:
-        where = f" on rank {rank}" if self.count > 1 else ""
+    def _say(self, task: Task, number: int, failure: str, is_said: bool) -> str:
+        where = f" on rank {number}" if self.count > 1 else ""
         return failure if is_said else f"{task.what}{where}: {failure}; {task.advice}"
 
     def _exchange(self, text: str) -> list[str]:
-        """Returns the text of every rank, as bytes: torch's own way with objects is pickle."""
-        if self.count == 1:
-            return [text]
-        content = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
-        sizes = self._gather(torch.tensor([len(content)]))
-        padded = torch.zeros(int(max(sizes)), dtype=torch.uint8)
-        padded[: len(content)] = content
-        texts = zip(self._gather(padded), sizes, strict=True)
-        return [text[: int(size)].numpy().tobytes().decode() for text, size in texts]
-
-    def _gather(self, tensor: Tensor) -> list[Tensor]:
-        tensors = [torch.zeros_like(tensor) for _ in range(self.count)]
         with _answering():
-            dist.all_gather(tensors, tensor, group=self._saving)
-        return tensors
+            return gather_texts(text, torch.device("cpu"), self._saving)
 
 
 @contextmanager
@@ -95,8 +81,3 @@ def _new_group() -> dist.ProcessGroup:
     group = dist.new_group(backend="gloo", timeout=PATIENCE)
     assert isinstance(group, dist.ProcessGroup)
     return group
-
-
-def this_rank() -> int:
-    """Returns this process's number among those of the run."""
-    return dist.get_rank() if dist.is_initialized() else 0
