@@ -1,12 +1,11 @@
 """Training speed on one GPU: a language model of 0.5 billion parameters with SigLIP-SO400M and CLIP-L as its encoders.
 
-All weights are random and of real size. Pictures and text are synthetic, encoded and in memory, packed into full rows,
-and go through the engine's own loop in bf16, with the encoders frozen and trained, compiled and not. Prints useful
-tokens per second, MFU by the documented model of operations (`training/flops.py`, nothing counted twice), the most
-memory, and, of a window of further steps under the profiler, the share of every phase and the longest operations. In
-that window the device is waited for between phases, so that none hides behind another.
+Weights are random. Synthetic pictures and text, encoded and in memory, fill packed rows and go through the engine's own
+loop in bf16, with encoders frozen and trained, compiled and not. Prints tokens per second, MFU by `training/flops.py`
+(nothing counted twice), the most memory, and, of further steps under the profiler, the shares of phases and of the
+longest operations; there the device is waited for between phases, so that none hides behind another.
 
-`--tiny` runs the same code on small parts, on whatever device there is; on a CPU it measures neither MFU nor memory.
+`--tiny` runs the same code on small parts on any device; on a CPU neither MFU nor memory are measured.
 
     uv run python -m benchmarks.gpu_training --rows 8 --row-tokens 4096 --steps 20
 """
@@ -16,10 +15,10 @@ import gc
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ from torch import profiler
 from torch.autograd import DeviceType
 from transformers import Qwen2Config
 
-from cambrian_model.config import CambrianConfig, VisionEncoderConfig
+from cambrian_model.config import CambrianConfig
 from cambrian_model.image_tokens import num_image_tokens
 from cambrian_model.model import CambrianForConditionalGeneration
 from cambrian_model.processing.processor import CambrianProcessor
@@ -43,87 +42,70 @@ from cambrian_model.training.recipe import Recipe, load_recipe
 from cambrian_model.training.start_model import prepare_model
 from cambrian_model.vision.source import describe
 
+WIDTHS, COUNTS = ("vocab_size", "hidden_size", "intermediate_size"), ("num_hidden_layers", "num_attention_heads")
+SIZES = (*WIDTHS, *COUNTS, "num_key_value_heads")  # of the language model
 FROZEN = ("connector", "in_llm", "language_model")
 WARM_UP, PROFILED = 4, 3  # steps
 NAMED = 8  # of the longest operations
 
 
-class Parts(NamedTuple):
-    """A Qwen2, vision encoders, and an SVA connector."""
-
-    language: dict[str, Any]
-    encoders: list[VisionEncoderConfig]
-    connector: dict[str, Any]
-    grid_side: int
+def real_config() -> CambrianConfig:
+    """Describes a model of real size; its language model is Qwen2.5-0.5B."""
+    encoders = [{"name": name, "grid_side": 24} for name in ("siglip-so400m-384", "clip-l-336")]
+    connector = {"width": 1024, "depth": 3, "num_heads": 16, "in_llm": {"start": 0, "stride": 3, "count": 8}}
+    return make_config((151936, 896, 4864, 24, 14, 2), encoders, connector, 24)
 
 
-def real_parts() -> Parts:
-    """Returns parts of real size: the language model is Qwen2.5-0.5B's."""
-    language = {
-        **{"vocab_size": 151936, "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24},
-        **{"num_attention_heads": 14, "num_key_value_heads": 2, "max_position_embeddings": 32768},
-        **{"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}, "rms_norm_eps": 1e-6},
-    }
-    encoders = [describe({"name": name, "grid_side": 24}).config for name in ("siglip-so400m-384", "clip-l-336")]
-    connector = {"width": 1024, "depth": 3, "num_heads": 16, "query_grid_sides": [24]}
-    return Parts(language, encoders, {**connector, "in_llm": {"start": 0, "stride": 3, "count": 8}}, 24)
-
-
-def tiny_parts() -> Parts:
-    """Returns parts that a CPU trains in a moment."""
-    language = {
-        **{"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3},
-        **{"num_attention_heads": 4, "num_key_value_heads": 2},
-    }
+def tiny_config() -> CambrianConfig:
+    """Describes a model that a CPU trains in a moment."""
     vit = {"name": "timm:test_vit", "image_side": 64, "grid_side": 4, "model_args": {"img_size": 64}}
     convnext = {"name": "timm:test_convnext", "image_side": 64, "grid_side": 8, "feature_layer": 1}
-    connector = {"width": 32, "depth": 1, "num_heads": 4, "query_grid_sides": [4]}
-    encoders = [describe(spec).config for spec in (vit, convnext)]
-    return Parts(language, encoders, {**connector, "in_llm": {"start": 0, "stride": 1, "count": 2}}, 4)
+    connector = {"width": 32, "depth": 1, "num_heads": 4, "in_llm": {"start": 0, "stride": 1, "count": 2}}
+    return make_config((512, 64, 128, 3, 4, 2), [vit, convnext], connector, 4)
 
 
-def build(parts: Parts, device: torch.device) -> CambrianForConditionalGeneration:
-    """Returns the model with random weights in float32."""
-    torch.manual_seed(0)
-    config = CambrianConfig(
-        text_config=Qwen2Config(**parts.language, tie_word_embeddings=True),
-        vision_encoders=parts.encoders,
-        connector=parts.connector,
-        grid_side=parts.grid_side,
-        image_token_id=parts.language["vocab_size"],
+def make_config(
+    sizes: Sequence[int], encoders: Sequence[dict[str, Any]], connector: dict[str, Any], grid_side: int
+) -> CambrianConfig:
+    """Describes a model of a Qwen2 (its `SIZES`), vision encoders as recipes write them, and SVA."""
+    language = {**dict(zip(SIZES, sizes, strict=True)), "rms_norm_eps": 1e-6, "tie_word_embeddings": True}
+    rope = {"rope_type": "default", "rope_theta": 1e6}
+    return CambrianConfig(
+        text_config=Qwen2Config(**language, max_position_embeddings=32768, rope_parameters=rope),
+        vision_encoders=[describe(encoder).config for encoder in encoders],
+        connector={**connector, "query_grid_sides": [grid_side]},
+        grid_side=grid_side,
+        image_token_id=language["vocab_size"],
         tie_word_embeddings=True,
     )
-    with device:
-        return CambrianForConditionalGeneration(config)
 
 
-def make_sample(parts: Parts, text: int, random: np.random.Generator) -> Sample:
+def make_sample(config: CambrianConfig, text: int, random: np.random.Generator) -> Sample:
     """Returns one square picture, behind it `text` tokens of which the later half is supervised."""
-    picture, vocabulary = num_image_tokens((1, 1), parts.grid_side), parts.language["vocab_size"]
-    ids = torch.cat([torch.full((picture,), vocabulary), torch.from_numpy(random.integers(0, vocabulary, text))])
+    picture, image_token = num_image_tokens((1, 1), config.grid_side), config.image_token_id
+    ids = torch.cat([torch.full((picture,), image_token), torch.from_numpy(random.integers(0, image_token, text))])
     labels = torch.where(torch.arange(len(ids)) < picture + text // 2, IGNORED_LABEL, ids)
-    pixels = [torch.randn(1, 3, encoder.image_side, encoder.image_side) for encoder in parts.encoders]
-    return Sample(ids, labels, pixels, torch.tensor([[1, 1]]) * parts.encoders[0].image_side)
+    pixels = [torch.randn(1, 3, encoder.image_side, encoder.image_side) for encoder in config.encoders]
+    return Sample(ids, labels, pixels, torch.tensor([[1, 1]]) * config.encoders[0].image_side)
 
 
-def make_row(parts: Parts, row_tokens: int, random: np.random.Generator) -> list[Sample]:
+def make_row(config: CambrianConfig, row_tokens: int, random: np.random.Generator) -> list[Sample]:
     """Fills a row: three quarters are pictures, and what is left is text, shared out at random."""
-    picture = num_image_tokens((1, 1), parts.grid_side)
+    picture = num_image_tokens((1, 1), config.grid_side)
     count = row_tokens * 3 // 4 // picture
-    text = row_tokens - count * picture
-    shares = 2 + random.multinomial(text - 2 * count, [1 / count] * count)
-    return [make_sample(parts, int(share), random) for share in shares]
+    shares = 2 + random.multinomial(row_tokens - count * (picture + 2), [1 / count] * count)
+    return [make_sample(config, int(share), random) for share in shares]
 
 
-def make_step(parts: Parts, options: argparse.Namespace) -> tuple[StepData, BatchShape]:
+def make_step(config: CambrianConfig, options: argparse.Namespace) -> tuple[StepData, BatchShape]:
     """Returns one optimizer step, and what it holds."""
     random = np.random.default_rng(0)
-    rows = [make_row(parts, options.row_tokens, random) for _ in range(options.rows)]
+    rows = [make_row(config, options.row_tokens, random) for _ in range(options.rows)]
     starts = range(0, options.rows, options.micro_rows)
     batches = [collate(rows[start : start + options.micro_rows], options.row_tokens, 0) for start in starts]
     step = StepData(batches, [], 0, Place())
     lengths = [sample.num_tokens for row in rows for sample in row]
-    cells = len(lengths) * parts.grid_side**2
+    cells = len(lengths) * config.grid_side**2
     return step, BatchShape.of_documents(lengths, step.supervised_tokens, images=len(lengths), cells=cells)
 
 
@@ -165,16 +147,18 @@ def make_recipe(options: argparse.Namespace, train: tuple[str, ...], is_compiled
     return load_recipe("tiny", [f"{key}={json.dumps(value)}" for key, value in values.items()])
 
 
-def measure(title: str, recipe: Recipe, parts: Parts, options: argparse.Namespace) -> None:
+def measure(title: str, recipe: Recipe, config: CambrianConfig, options: argparse.Namespace) -> None:
     """Trains for a while and prints how fast that was, and what took the time."""
-    accelerator, (data, shape) = start_accelerator(recipe), make_step(parts, options)
+    accelerator, (data, shape) = start_accelerator(recipe), make_step(config, options)
     device, optim = accelerator.device, recipe.stages["finetune"].optim
     has_gpu = device.type == "cuda"
     synchronize = torch.cuda.synchronize if has_gpu else lambda: None
-    model, processor = build(parts, device), cast(CambrianProcessor, None)  # none is needed: all is encoded
-    start = prepare_model(recipe, "finetune", model, processor, None, device)
+    torch.manual_seed(0)
+    with device:
+        model = CambrianForConditionalGeneration(config)
+    trainable = prepare_model(recipe, "finetune", model, cast(CambrianProcessor, None), None, device).trainable
     flops = FlopModel.of(model, checkpointed=options.checkpoint).model_flops(shape)
-    optimizer = build_optimizer(model, start.trainable.groups, optim)
+    optimizer = build_optimizer(model, trainable.groups, optim)
     engine = Engine(model, optimizer, accelerator, optim, Guard(1), str)
     training = run_steps(engine, itertools.repeat(data), 0, WARM_UP + options.steps + PROFILED)
 
@@ -186,6 +170,8 @@ def measure(title: str, recipe: Recipe, parts: Parts, options: argparse.Namespac
         return (time.perf_counter() - begin) / steps
 
     take(WARM_UP)
+    if has_gpu:
+        torch.cuda.reset_peak_memory_stats()
     seconds = take(options.steps)
     peak = peak_flops(torch.cuda.get_device_name(device), recipe.precision) if has_gpu else None
     mfu = f"{flops / seconds / peak:.1%}" if peak else "not measured"
@@ -209,10 +195,8 @@ def print_shares(parts: Iterable[tuple[float, str]]) -> None:
 def main() -> None:
     """Measures frozen and trained encoders, compiled and not."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=8, help="of an optimizer step")
-    parser.add_argument("--micro-rows", type=int, default=4, help="of them at once")
-    parser.add_argument("--row-tokens", type=int, default=4096)
-    parser.add_argument("--steps", type=int, default=20)
+    for option, default in (("--rows", 8), ("--micro-rows", 4), ("--row-tokens", 4096), ("--steps", 20)):
+        parser.add_argument(option, type=int, default=default)
     parser.add_argument("--attention", default="sdpa", choices=["sdpa", "flex_attention", "flash_attention_2"])
     parser.add_argument("--checkpoint", nargs="*", default=[], choices=["language_model", "vision_encoders"])
     parser.add_argument("--compile", nargs="+", choices=["no", "yes"], help="default: no and yes; with --tiny, no")
@@ -223,14 +207,12 @@ def main() -> None:
         options.rows, options.micro_rows, options.row_tokens, options.steps = 4, 2, 128, 2
     elif not torch.cuda.is_available():
         parser.error("there is no CUDA device; --tiny runs anywhere")
-    parts = tiny_parts() if options.tiny else real_parts()
+    config = tiny_config() if options.tiny else real_config()
     encoders = {"frozen encoders": FROZEN, "trained encoders": ("vision_encoders", *FROZEN)}
     for (title, train), compiled in itertools.product(encoders.items(), options.compile):
         gc.collect()  # of the model before
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
         name = f"{title}, {'compiled' if compiled == 'yes' else 'not compiled'}"
-        measure(name, make_recipe(options, train, compiled == "yes"), parts, options)
+        measure(name, make_recipe(options, train, compiled == "yes"), config, options)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from cambrian_cli import captions, datasets
 from cambrian_cli.commands.train import DEFAULT_RECIPE
@@ -125,6 +126,31 @@ def test_a_mistake_leaves_no_folder_in_the_way_of_the_corrected_command(cambrian
     assert "row" in refused("pretrain", SCRATCH, *short, "--set", "stages.align.batch.row_tokens=8")
     assert not Path("run").exists()
     assert cambrian("pretrain", SCRATCH, *short).status == 0
+
+
+def test_records_and_pictures_that_cannot_be_read_are_left_out_if_the_user_says_so(cambrian, refused, tmp_path):
+    turns = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A square."}]
+    names = ["damaged.png", "a.png", "gone.png", "b.png"]
+    lines = [json.dumps({"id": name, "image": name, "conversations": turns}) for name in names]
+    (tmp_path / "mine.jsonl").write_text("\n".join([*lines, '{"id": "half', lines[1]]) + "\n", encoding="utf-8")
+    for name in ("a.png", "b.png", "damaged.png"):
+        Image.effect_noise((48, 32), 60).save(tmp_path / name)
+    whole = (tmp_path / "damaged.png").read_bytes()
+    (tmp_path / "damaged.png").write_bytes(whole[:60] + bytes(len(whole) - 80) + whole[-20:])  # only pixels are damaged
+
+    own = ("data.scenes.scenes=null", f"data.scenes.records={tmp_path / 'mine.jsonl'}", *SHORT[1:])
+    command = ["pretrain", SCRATCH, "--output", "run", *(part for setting in own for part in ("--set", setting))]
+    assert "mine.jsonl:3: " in refused(*command)
+    outcome = cambrian(*command, "--on-bad-sample", "skip", "--json")
+
+    assert outcome.status == 0, outcome.stderr
+    result = json.loads(outcome.stdout)
+    assert result["bad_samples"] == 3
+    listed = [json.loads(line) for line in Path("run/bad_samples.jsonl").read_text().splitlines()]
+    assert [(Path(line["name"]).name, line["when"]) for line in listed] == [
+        *(("mine.jsonl:3", "index"), ("mine.jsonl:5", "index"), ("mine.jsonl:1", "train"))
+    ]
+    assert [caption["question"] for caption in result["captions"]] == ["What is it?"] * 2  # of a.png and b.png
 
 
 def test_finetuning_refuses_a_checkpoint_of_another_model(refused, trained):

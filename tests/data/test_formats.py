@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cambrian_data import DataError, Record, RecordError, read_records
-from cambrian_data.formats import chat, llava
+from cambrian_data.formats import chat, llava, plain
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 
@@ -323,3 +323,91 @@ def test_no_space_left_is_said_plainly(tmp_path):
     (tmp_path / "out.jsonl.tmp").symlink_to("/dev/full")
     with pytest.raises(DataError, match=r"cannot write .*out.jsonl: No space left on device"):
         chat.write(tmp_path / "out.jsonl", [llava.to_record(GOOD)])
+
+
+# --- plain rows, read in one go
+
+
+def turns(*texts_of_turns: str) -> list[dict]:
+    names = ("human", "gpt") * 2
+    return [{"from": name, "value": value} for name, value in zip(names, texts_of_turns, strict=False)]
+
+
+def message(role: str, *parts: dict) -> dict:
+    return {"role": role, "content": list(parts)}
+
+
+TEXT, PICTURE = {"type": "text", "text": "a\u2028<image>"}, {"type": "image"}
+PLAIN = [
+    (llava, {"id": "é", "image": "a/b.png", "conversations": turns("<image>\nb", "c")}),
+    (llava, {"id": 2**70, "source": "s", "image": ["a", "b"], "conversations": turns("<image>b<image>", "", "d")}),
+    (llava, {"conversations": turns("")}),
+    (chat, {"id": -1, "source": "s", "messages": [message("user", PICTURE, TEXT)], "images": ["a"]}),
+    (chat, {"messages": [message("system", TEXT), message("user", TEXT), message("assistant", TEXT)], "images": []}),
+]
+UNUSUAL = [
+    (llava, {"id": None, "conversations": turns("b")}),
+    (llava, {"image": ["a"], "conversations": turns("<image>")}),
+    (llava, {"image": "", "conversations": turns("b")}),
+    (llava, {"conversations": turns("b"), "further": 1}),
+    (llava, {"conversations": [turns("b")[0] | {"further": 1}]}),
+    (chat, {"messages": [message("user", {"type": "image", "path": "a"})], "images": ["a"]}),
+    (chat, {"messages": [message("user", {"type": "image", "text": "a"})], "images": ["a"]}),
+]
+WRONG = [
+    (llava, {"conversations": []}),
+    (llava, {"conversations": turns("<image>")}),
+    (llava, {"image": "a", "conversations": turns("b")}),
+    (llava, {"image": ["a", ""], "conversations": turns("<image><image>")}),
+    (llava, {"id": True, "conversations": turns("b")}),
+    (llava, {"id": 1.0, "conversations": turns("b")}),
+    (llava, {"source": 1, "conversations": turns("b")}),
+    (llava, {"conversations": turns("b") * 2}),
+    (llava, {"conversations": [{"from": "system", "value": "b"}]}),
+    (llava, {"conversations": [{"from": "user", "value": "b"}]}),
+    (llava, {"conversations": [{"from": "human", "value": None}]}),
+    (chat, {"messages": [message("user")], "images": []}),
+    (chat, {"messages": [message("user", {"type": "text"})], "images": []}),
+    (chat, {"messages": [message("user", PICTURE)], "images": []}),
+    (chat, {"messages": [message("user", TEXT)], "images": [], "id": None}),
+    (chat, {"messages": [message("user", TEXT)]}),
+    (chat, {"messages": [message("assistant", TEXT)], "images": []}),
+]
+READERS = {llava: plain.read_llava, chat: plain.read_chat}
+
+
+@pytest.mark.parametrize(("form", "row"), PLAIN)
+def test_a_plain_row_is_read_in_one_go(form, row):
+    content = json.dumps(row).encode()
+    assert READERS[form](content) == form.to_record(json.loads(content)).to_dict()
+
+
+@pytest.mark.parametrize(("form", "row"), UNUSUAL)
+def test_an_unusual_row_is_left_to_the_form(form, row):
+    assert READERS[form](json.dumps(row).encode()) is None
+    form.to_record(row)
+
+
+@pytest.mark.parametrize(("form", "row"), WRONG)
+def test_a_wrong_row_is_not_taken_for_a_plain_one(form, row):
+    assert READERS[form](json.dumps(row).encode()) is None
+    with pytest.raises(RecordError):
+        form.to_record(row)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"7", b'{"conversations": "\xff"}', b"[" * 100_000])
+def test_what_is_no_row_is_not_taken_for_a_plain_one(content):
+    assert plain.read_llava(content) is None
+    assert plain.read_chat(content) is None
+
+
+@given(llava_rows())
+def test_plain_rows_in_llava_form_are_read_as_the_form_reads_them(row):
+    found = plain.read_llava(json.dumps(row).encode())
+    assert found is None or found == llava.to_record(row).to_dict()
+
+
+@given(chat_rows())
+def test_plain_rows_in_chat_form_are_read_as_the_form_reads_them(row):
+    found = plain.read_chat(json.dumps(row).encode())
+    assert found is None or found == chat.to_record(row).to_dict()

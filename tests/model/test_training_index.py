@@ -1,6 +1,7 @@
 """The index pass: it counts exactly what encoding will make, opens no picture, and bad samples follow the policy."""
 
 import json
+import pickle
 import zlib
 from functools import lru_cache
 from pathlib import Path
@@ -102,7 +103,20 @@ def test_words_remembered_give_the_ids_of_the_whole_text(name, context, piece):
     assert encoder._words.encode(context) == before
     assert encoder._words.encode(context + piece) == both
     follows = both[: len(before)] == before
-    assert encoder.encode_after(context, piece) == (both[len(before) :] if follows else tokenizer_ids(encoder, piece))
+    ids = both[len(before) :] if follows else tokenizer_ids(encoder, piece)
+    assert encoder.encode_after(context, piece) == ids
+    assert encoder._words.count(piece) == len(tokenizer_ids(encoder, piece))
+    known = [i for i, token in enumerate(ids) if not encoder.is_unknown(token)]
+    expected = (len(ids), known[0] if known else None)
+    for _ in range(2):  # the second time from what is remembered
+        assert encoder._words.measure_after(encoder._words.end_of(context), piece) == expected
+
+
+@pytest.mark.parametrize("name", ["tiny_bytes", "tiny_pieces"])
+def test_a_pickled_encoder_measures_the_same(name):
+    encoder = make_encoder(name)
+    pieces = [("<image>\nWhat is <this>?", False), (" A cat. 12", True)]
+    assert pickle.loads(pickle.dumps(encoder)).measure(pieces) == encoder.measure(pieces)
 
 
 def test_only_tokenizers_that_keep_words_apart_are_asked_word_by_word():
@@ -235,6 +249,45 @@ def test_the_index_measures_text_and_image_headers_and_changes_with_the_data(tmp
     assert index_dataset("mine", data, Words()) == index
     others = [data[::-1], [data[0], record("b", "one two four", data[1]["images"]), data[2]], data[:2]]
     assert len({index.hash, *(index_dataset("mine", other, Words()).hash for other in others)}) == 4
+
+
+def with_content(content: Any, role: str = "user") -> list[dict[str, Any]]:
+    return [{"id": "a", "messages": [{"role": role, "content": content}, {"role": "assistant", "content": "x"}]}]
+
+
+class Ones:
+    """Finds every conversation alike."""
+
+    def encode(self, messages, images):
+        raise AssertionError("the index encodes nothing")
+
+    def measure(self, messages, image_sizes):
+        return Measure(1, 0, 0)
+
+
+def test_the_fingerprint_changes_with_every_text_role_picture_name_and_size(tmp_path):
+    for name, size in (("a.png", (3, 5)), ("b.png", (3, 5)), ("c/a.png", (5, 3)), ("d/a.png", (3, 5))):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", size).save(tmp_path / name)
+    text, image = {"type": "text", "text": "one"}, {"type": "image"}
+    conversations = [
+        with_content("one"),
+        with_content("onx"),
+        with_content("one", "system"),
+        with_content([text, text]),
+        with_content([text, image]),
+        with_content([image, text]),
+        with_content([{"type": "text", "text": '{"type": "image"}'}, text]),
+        with_content([text | {"further": 1}]),
+        *(with_content([image]) for _ in range(3)),
+    ]
+    for found, name in zip(conversations[-3:], ("a.png", "b.png", "c/a.png"), strict=True):
+        found[0]["images"] = [str(tmp_path / name)]
+    assert len({index_dataset("mine", found, Ones()).hash for found in conversations}) == len(conversations)
+    # Where a file lies says nothing about it, and a string is a text.
+    moved = [conversations[-3][0] | {"images": [str(tmp_path / "d/a.png")]}]
+    assert index_dataset("mine", moved, Ones()).hash == index_dataset("mine", conversations[-3], Ones()).hash
+    assert index_dataset("mine", with_content([text]), Ones()) == index_dataset("mine", conversations[0], Ones())
 
 
 def test_processes_that_share_the_work_make_the_same_index():

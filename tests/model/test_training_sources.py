@@ -141,7 +141,7 @@ def test_bad_samples_of_a_stream_are_left_out_counted_and_listed(tmp_path):
 
 
 def test_a_step_of_which_nothing_can_be_read_is_passed_over(tmp_path):
-    alone = ("stages.align.batch={rows: 1, row_tokens: 48}", "on_bad_sample=skip", "max_bad_steps=1")
+    alone = ("stages.align.batch={rows: 1, row_tokens: 64, max_images: 1}", "on_bad_sample=skip", "max_bad_steps=1")
     data = {"scenes": Broken(tmp_path / "pictures", count=10, pictures=(1,))}  # each has a row of its own
     told: list[Progress] = []
     run = align(tmp_path / "run", data, *alone, "stages.align.max_steps=8", progress=told.append).run_dir

@@ -183,11 +183,20 @@ def test_a_tracker_that_is_not_installed_is_named_before_anything_is_done(datase
     assert not (tmp_path / "run").exists()
 
 
+class Gibberish(Pictures):
+    """Pictures with answers that are the less likely, the better a model knows those of `Pictures`."""
+
+    def __getitem__(self, index):
+        sample = super().__getitem__(index)
+        sample["messages"][1]["content"] = [{"type": "text", "text": "Qzx jwk 93 vvq ~ %% Kyp ## 71 zzq wkx. " * 2}]
+        return sample
+
+
 def test_the_best_checkpoint_stays_beside_the_newest(datasets, tmp_path):
-    spoiling = ("stages.align.validation={data: held, every: 1}", "checkpoint={every: 1, keep: 1}")
-    rising = ("stages.align.optim={lr: 0.3, warmup: 0, schedule: constant}",)  # so the loss only rises after a while
-    output = tmp_path / "run"
-    train(small_recipe(*spoiling, *rising), datasets=datasets, output=output, stages=["align"])
+    every_step = ("stages.align.validation={data: held, every: 1}", "checkpoint={every: 1, keep: 1}")
+    recipe = small_recipe(*every_step, "stages.align.optim.lr=3e-2")
+    output, held = tmp_path / "run", Gibberish(tmp_path / "held", 4)
+    train(recipe, datasets={**datasets, "held": held}, output=output, stages=["align"])
 
     metrics = {line["step"]: line["losses"]["held"] for line in lines(output, "validation")}
     best = min(range(1, 6), key=metrics.__getitem__)  # the last step has no checkpoint: it has the model

@@ -96,28 +96,38 @@ def choose(
         described = grounding.model_copy(update={"scenes": other, "readings_per_picture": 0})
         return list(datasets.read_grounding(described)), True
     by_image: dict[str, Mapping[str, Any]] = {}
-    for sample in _readable(sources.values()):
-        by_image.setdefault(sample["images"][0], sample)
+    for sample in _of_one_picture(sources.values()):
+        picture = sample["images"][0]
+        if picture not in by_image and _can_be_read(Path(picture)):
+            by_image[picture] = sample
         if len(by_image) == NUM_PICTURES:
             break
     return list(by_image.values()), False
 
 
-def _readable(sources: Iterable[Sequence[Mapping[str, Any]]]) -> Iterator[Mapping[str, Any]]:
-    """Yields samples of exactly one picture file, without those that training has left out as unreadable."""
-    from cambrian_data.errors import ImageError
-    from cambrian_data.images import load_image
+def _of_one_picture(sources: Iterable[Sequence[Mapping[str, Any]]]) -> Iterator[Mapping[str, Any]]:
+    """Yields the samples with exactly one picture file, without records that cannot be read: training listed them."""
     from cambrian_model.training.bad_samples import UnreadableSampleError
 
     for samples in sources:
         for number in range(len(samples)):
             try:
                 sample = samples[number]
-                if len(sample["images"]) == 1 and isinstance(sample["images"][0], str):
-                    load_image(Path(sample["images"][0]))
-                    yield sample
-            except (UnreadableSampleError, ImageError):
+            except UnreadableSampleError:
                 continue
+            if len(sample["images"]) == 1 and isinstance(sample["images"][0], str):
+                yield sample
+
+
+def _can_be_read(picture: Path) -> bool:
+    from cambrian_data.errors import ImageError
+    from cambrian_data.images import load_image
+
+    try:
+        load_image(picture)
+    except ImageError:
+        return False
+    return True
 
 
 def show(out: Report, captions: Captions) -> None:

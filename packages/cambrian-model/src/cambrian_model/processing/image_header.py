@@ -35,6 +35,7 @@ _TURNING_TEXTS = (b"exif\0", b"xmp\0", b"XML:com.adobe.xmp\0", b"Raw profile typ
 _FRAMES = (0xC0, 0xC1, 0xC2)
 _SCAN, _APP_1, _APP_2 = 0xDA, 0xE1, 0xE2
 _SKIPPED_SEGMENTS = frozenset((0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0))) - {_APP_1}
+_SEGMENT, _FRAME = struct.Struct(">BBH").unpack_from, struct.Struct(">BHHB").unpack_from
 
 Read = Callable[[int, int], bytes]  # so many bytes from a place on
 
@@ -42,22 +43,23 @@ Read = Callable[[int, int], bytes]  # so many bytes from a place on
 def header_size(source: str | Path | bytes) -> tuple[int, int] | None:
     """Returns the (height, width) of a picture as it is seen, or None where its header does not tell it simply."""
     if isinstance(source, bytes):
-        return _size(lambda count, place: source[place : place + count], len(source))
+        return _size(lambda count, place: source[place : place + count], source)
     try:
         file = os.open(source, os.O_RDONLY)
         try:
-            return _size(partial(os.pread, file), os.fstat(file).st_size)
+            return _size(partial(os.pread, file), file)
         finally:
             os.close(file)
     except (OSError, ValueError):
         return None
 
 
-def _size(read: Read, file_size: int) -> tuple[int, int] | None:
+def _size(read: Read, file: int | bytes) -> tuple[int, int] | None:
     start = read(_FIRST_BYTES, 0)
     try:
         if start.startswith(b"\xff\xd8\xff"):
             return _jpeg_size(start, read)
+        file_size = len(file) if isinstance(file, bytes) else os.fstat(file).st_size
         if start.startswith(_PNG) and _is_upright_png(start, read, file_size):
             width, height, depth, color = struct.unpack_from(">IIBB", start, 16)
             return (height, width) if depth in _DEPTHS.get(color, ()) else None
@@ -98,17 +100,17 @@ def _jpeg_size(start: bytes, read: Read) -> tuple[int, int] | None:
     """Follows the segments up to the first scan."""
     place, size = 2, None
     while True:
-        segment = start[place : place + 10] if place + 10 <= len(start) else read(10, place)
-        if segment[0] != 0xFF:
+        segment, offset = (start, place) if place + 10 <= len(start) else (read(10, place), 0)
+        first, marker, length = _SEGMENT(segment, offset)
+        if first != 0xFF:
             return None
-        marker, (length,) = segment[1], struct.unpack_from(">H", segment, 2)
         if marker == _SCAN:
             return size
         if marker in _FRAMES:
-            bits, height, width, layers = struct.unpack_from(">BHHB", segment, 4)
+            bits, height, width, layers = _FRAME(segment, offset + 4)
             if size is not None or bits != 8 or layers not in (1, 3, 4):
                 return None
             size = height, width
-        elif marker not in _SKIPPED_SEGMENTS or (marker == _APP_2 and segment[4:8] == b"MPF\0"):
+        elif marker not in _SKIPPED_SEGMENTS or (marker == _APP_2 and segment[offset + 4 : offset + 8] == b"MPF\0"):
             return None
         place += length + 2

@@ -28,16 +28,6 @@ class Conversation(NamedTuple):
     images: list[Any]
 
 
-class Where(NamedTuple):
-    """A message in a conversation, as errors call it."""
-
-    conversation: str
-    message: int
-
-    def __str__(self) -> str:
-        return f"{self.conversation}, message {self.message}"
-
-
 def read_messages(messages: Sequence[Mapping[str, Any]], joint: str, name: str) -> Conversation:
     """Flattens chat messages whose content is a string or a list of image and text parts.
 
@@ -61,7 +51,7 @@ def read_messages(messages: Sequence[Mapping[str, Any]], joint: str, name: str) 
         if isinstance(content, str):
             text = _escape(content)
         else:
-            text, found = _flatten(content, joint, Where(name, i))
+            text, found = _flatten(content, joint, name, i)
             images += found
         flat.append({**message, "content": text})
     return Conversation(flat, images)
@@ -72,10 +62,11 @@ def restore(text: str) -> str:
     return text.replace(ESCAPE, "")
 
 
-def _flatten(content: object, joint: str, where: Where) -> tuple[str, list[Any]]:
+def _flatten(content: object, joint: str, name: str, message: int) -> tuple[str, list[Any]]:
     """Returns the parts as one text, and the picture that each image part names."""
     if not isinstance(content, (list, tuple)):
-        raise PromptError(f"{where}: content is {type(content).__name__}; expected a string or a list of parts")
+        found = type(content).__name__
+        raise PromptError(f"{name}, message {message}: content is {found}; expected a string or a list of parts")
     text, after_image, images = "", False, list[Any]()
     for part in content:
         kind = part.get("type") if isinstance(part, _MAPPINGS) else None
@@ -84,7 +75,9 @@ def _flatten(content: object, joint: str, where: Where) -> tuple[str, list[Any]]
             piece = IMAGE_TOKEN
             images.append(_source(part))
         else:
-            piece = _escape(_text_of(part, kind, where))
+            if kind != "text" or not isinstance(part.get("text"), str):
+                raise PromptError(f"{name}, message {message}: {_fault(part, kind)}")
+            piece = _escape(part["text"])
         if not piece:
             continue
         edge = piece[0] if after_image else text[-1:]
@@ -101,14 +94,10 @@ def _source(part: Mapping[str, Any]) -> Any:
     return None
 
 
-def _text_of(part: Any, kind: object, where: Where) -> str:
+def _fault(part: Any, kind: object) -> str:
     if kind != "text":
-        hint = did_you_mean(str(kind), ("image", "text"))
-        raise PromptError(f'{where}: unknown part of type "{kind}"{hint}')
-    text = part.get("text")
-    if not isinstance(text, str):
-        raise PromptError(f'{where}: a text part needs "text"; found {", ".join(map(str, part))}')
-    return text
+        return f'unknown part of type "{kind}"{did_you_mean(str(kind), ("image", "text"))}'
+    return f'a text part needs "text"; found {", ".join(map(str, part))}'
 
 
 def _escape(text: str) -> str:

@@ -276,7 +276,7 @@ class CambrianProcessor(ProcessorMixin):
         """
         conversation = self._read(messages, name)
         stretches = self._encoder.measure(self._training_template().pieces(conversation.messages))
-        require_match(sum([stretch.is_image for stretch in stretches]), len(image_sizes), name)
+        require_match(sum([is_image for _, _, is_image in stretches]), len(image_sizes), name)
         sizes = iter(image_sizes)
         length, picture_end, first_supervised = 0, 0, None
         for num_tokens, first, is_image in stretches:

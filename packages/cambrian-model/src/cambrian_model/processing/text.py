@@ -8,6 +8,7 @@ whole one's: by construction, for every tokenizer and template.
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -22,6 +23,10 @@ from cambrian_model.processing.words import WordEncoder
 
 _MARK = re.compile(re.escape(IMAGE_TOKEN))
 _MARKS = re.compile(f"({_MARK.pattern})")
+_MOST_PROMPTS = 1024
+
+Stretch = tuple[int, int | None, bool]
+"""A segment in numbers: its tokens, the place of the first one that is trained on, and whether it is a picture's."""
 
 
 class Segment(NamedTuple):
@@ -29,14 +34,6 @@ class Segment(NamedTuple):
 
     ids: list[int]
     supervised: bool = False
-    is_image: bool = False
-
-
-class Stretch(NamedTuple):
-    """A segment in numbers: how many tokens, and the place of the first one that is trained on, None without one."""
-
-    num_tokens: int
-    first_supervised: int | None = None
     is_image: bool = False
 
 
@@ -61,8 +58,17 @@ class TextEncoder:
         # An unknown token that is also the end of a sequence (GPT-2, CLIP) says nothing about spelling.
         self._unknown_id = None if tokenizer.unk_token == tokenizer.eos_token else tokenizer.unk_token_id
         self._words = WordEncoder(self._backend, self._unknown_id)
+        self._prompt = lru_cache(_MOST_PROMPTS)(self._measure_prompt)  # one prompt stands before many answers
         self._opening_ids = self._find_opening_ids()
         self.joint = " " if self.unspellable("\n") else "\n"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out what is remembered; it is found again."""
+        return {name: value for name, value in self.__dict__.items() if name != "_prompt"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._prompt = lru_cache(_MOST_PROMPTS)(self._measure_prompt)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "TextEncoder":
         return self
@@ -89,22 +95,13 @@ class TextEncoder:
     def measure(self, pieces: Iterable[Piece]) -> list[Stretch]:
         """Returns in numbers what `encode` makes of text that is already cut where the assistant begins and ends."""
         stretches: list[Stretch] = []
-        context, is_start = "", True
+        end, is_start = "", True
         for text, is_supervised in pieces:
             if is_start and not (self._bos_token is not None and text.startswith(self._bos_token)):
-                stretches.append(Stretch(len(self._opening_ids)))
+                stretches.append((len(self._opening_ids), None, False))
             is_start = False
-            for piece in _MARKS.split(text) if IMAGE_TOKEN in text else [text]:
-                if piece == IMAGE_TOKEN:
-                    stretches.append(Stretch(0, is_image=True))
-                    context = ""
-                elif piece:
-                    piece = restore(piece)
-                    if is_supervised:
-                        stretches.append(Stretch(*self._words.measure_after(context, piece)))
-                    else:
-                        stretches.append(Stretch(self._words.count_prompt(context, piece)))
-                    context = piece
+            found, end = self._measure(end, text) if is_supervised else self._prompt(end, text)
+            stretches += found
         return stretches
 
     def encode_after(self, context: str, piece: str) -> list[int]:
@@ -118,6 +115,24 @@ class TextEncoder:
     def unspellable(self, text: str) -> str:
         """Returns the characters of `text` that the tokenizer does not know."""
         return "".join(char for char in dict.fromkeys(text) if self._unknown_id in self._ids(char))
+
+    def _measure(self, end: str, text: str) -> tuple[list[Stretch], str]:
+        """Measures a text behind a context of this end; returns the end of both, too."""
+        stretches: list[Stretch] = []
+        for piece in _MARKS.split(text) if IMAGE_TOKEN in text else [text]:
+            if piece == IMAGE_TOKEN:
+                stretches.append((0, None, True))
+                end = ""
+            elif piece:
+                piece = restore(piece)
+                num_tokens, first_known = self._words.measure_after(end, piece)
+                stretches.append((num_tokens, first_known, False))
+                end = self._words.end_of(piece)
+        return stretches, end
+
+    def _measure_prompt(self, end: str, text: str) -> tuple[list[Stretch], str]:
+        stretches, end = self._measure(end, text)
+        return [(num_tokens, None, is_image) for num_tokens, _, is_image in stretches], end
 
     def _ids(self, text: str) -> list[int]:
         return self._words.encode(text)

@@ -36,7 +36,7 @@ _ACROSS = re.compile(rf"[^{_SPACE}]{_SPACE}")
 # A space is a cut where a visible character stands before it; letters of all scripts are, other signs only of ASCII.
 _CUT = re.compile(r" (?<=[\w!-~] )")  # with the space first it is looked for faster
 _MOST_WORDS = 1 << 18  # some 50 MB
-_MOST_RECENT, _MOST_PROMPTS, _MOST_JOINTS = 256, 1024, 1 << 14
+_MOST_RECENT, _MOST_JOINTS = 256, 1 << 14
 _SHORT = 16  # characters that are remembered as they are, without a look for words
 
 Found = TypeVar("Found")
@@ -84,7 +84,6 @@ class WordEncoder:
         self._whole_counts = _Remembered(lambda text: len(self._encode(text)))
         self._word_counts = _Remembered(lambda word: len(self._encode_behind_space(word)))
         self._joint = lru_cache(_MOST_JOINTS)(self._find_joint)
-        self._prompt = lru_cache(_MOST_PROMPTS)(self._count_after)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out what is remembered; it is found again."""
@@ -111,15 +110,18 @@ class WordEncoder:
         before, both = self.encode(end), self.encode(end + piece)
         return both[len(before) :] if both[: len(before)] == before else self.encode(piece)
 
-    def count_prompt(self, context: str, piece: str) -> int:
-        """Returns how many ids `encode_after` gives for a text that is likely to come again."""
-        return self._prompt(self.end_of(context) if context else "", piece)
+    def measure_after(self, end: str, piece: str) -> tuple[int, int | None]:
+        """Returns how many ids `encode_after` gives behind a context, and the place of the first one that is known.
 
-    def measure_after(self, context: str, piece: str) -> tuple[int, int | None]:
-        """Returns how many ids `encode_after` gives, and the place of the first one that is not the unknown id."""
-        end = self.end_of(context)
-        joint = self._joint_of(end, piece)
-        return self._count_joined(joint, end, piece), joint.first_known
+        Args:
+            end: `end_of` the context.
+            piece: The text.
+        """
+        joint = self._joint(end, self._head_of(piece))
+        if not joint.is_sure:
+            joint = self._find_joint(end, piece)
+        count = self.count(piece) if joint.num_before is None else self.count(end + piece) - joint.num_before
+        return count, joint.first_known
 
     def count(self, text: str) -> int:
         """Returns how many ids a text has."""
@@ -146,18 +148,8 @@ class WordEncoder:
             return context
         return self._anchor + context[cut:]
 
-    def _count_after(self, end: str, piece: str) -> int:
-        return self._count_joined(self._joint_of(end, piece), end, piece) if end else self.count(piece)
-
-    def _count_joined(self, joint: _Joint, end: str, piece: str) -> int:
-        return self.count(piece) if joint.num_before is None else self.count(end + piece) - joint.num_before
-
-    def _joint_of(self, end: str, piece: str) -> _Joint:
-        """Returns how a piece joins the end of a context; its first word tells, and the same ones come again."""
-        joint = self._joint(end, self._head_of(piece))
-        return joint if joint.is_sure else self._find_joint(end, piece)
-
     def _find_joint(self, end: str, head: str) -> _Joint:
+        """Finds how a piece with this beginning joins a context; remembered, as the same first words come again."""
         before, both = self.encode(end) if end else [], self.encode(end + head)
         follows = both[: len(before)] == before
         ids = both[len(before) :] if follows else self.encode(head)

@@ -38,6 +38,8 @@ Int32 = NDArray[np.int32]
 _ARRAYS = ("lengths", "num_images", "picture_ends", "first_supervised")
 _TENSORS, _IDS, _BAD = "index.safetensors", "ids.jsonl", "bad.jsonl"
 _TO_JSON = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).encode
+_IMAGE_PART = {"type": "image"}
+_IMAGE_JSON = _TO_JSON(_IMAGE_PART)
 
 
 class Dataset(Protocol):
@@ -231,7 +233,7 @@ class _Measured(NamedTuple):
 
     id: str
     numbers: tuple[int, int, int, int]
-    signature: list[Any]
+    signature: str
 
 
 @dataclass(frozen=True)
@@ -248,10 +250,9 @@ class _Blocks(data.Dataset[_Block]):
             found = self._measure(number, sizes)
             if isinstance(found, BadSample):
                 bad.append(found)
-                found = _Measured(found.name, (0, 0, 0, 0), ["bad"])
+                found = _Measured(found.name, (0, 0, 0, 0), "bad")
             measured.append(found)
-        signature = _TO_JSON([sample.signature for sample in measured])
-        digest = hashlib.sha256(signature.encode(errors="surrogatepass"))
+        digest = hashlib.sha256("\n".join([sample.signature for sample in measured]).encode(errors="surrogatepass"))
         flat = chain.from_iterable([sample.numbers for sample in measured])
         table = np.fromiter(flat, np.int32).reshape(-1, len(_ARRAYS)).T
         return _Block([sample.id for sample in measured], table, bad, digest.digest())
@@ -264,13 +265,13 @@ class _Blocks(data.Dataset[_Block]):
             return BadSample(number, error.name, error.reason)
         images = conversation.get("images") or []
         try:
-            measure = self.encoder.measure(conversation["messages"], _sizes(images, sizes))
+            shown = _sizes(images, sizes) if images else []
+            length, picture_end, first_supervised = self.encoder.measure(conversation["messages"], shown)
         except CambrianModelError as error:
             return BadSample(number, sample_name(conversation), str(error))
         name = str(conversation["id"])
-        length, picture_end, first_supervised = measure
-        pictures = [(_name(image), sizes[image]) for image in images] if images else []
-        signature = [name, conversation["messages"], pictures, length]
+        pictures = [f"{_name(image)} {height}x{width}" for image, (height, width) in zip(images, shown, strict=True)]
+        signature = f"{name}\n{pictures}{length}{_written(conversation['messages'])}"
         return _Measured(name, (length, len(images), picture_end, first_supervised), signature)
 
 
@@ -284,6 +285,25 @@ def _sizes(images: Sequence[Image], known: dict[Image, Size]) -> list[Size]:
 def _name(image: Image) -> str:
     """Returns what a picture is called in the fingerprint, wherever its folder is."""
     return hashlib.sha256(image).hexdigest() if isinstance(image, bytes) else str(image).rpartition("/")[2]
+
+
+def _written(messages: Sequence[Mapping[str, Any]]) -> str:
+    """Returns roles and contents as one text that begins with their lengths: other contents, another text.
+
+    It takes a fraction of the time that JSON takes.
+    """
+    fields: list[str] = []
+    lengths: list[int] = []
+    for message in messages:
+        content = message["content"]
+        fields.append(str(message.get("role")))
+        lengths.append(len(fields[-1]))
+        for part in content if isinstance(content, (list, tuple)) else [{"type": "text", "text": content}]:
+            is_text = len(part) == 2 and isinstance(part.get("text"), str)
+            field = part["text"] if is_text else _IMAGE_JSON if part == _IMAGE_PART else _TO_JSON(part)
+            fields.append(field)
+            lengths.append(len(field) if is_text else -len(field))
+    return f"{lengths}{''.join(fields)}"
 
 
 def _as_it_is(block: _Block) -> _Block:
