@@ -204,9 +204,7 @@ def test_bf16_keeps_float32_weights_and_learns():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
 def test_a_device_that_is_not_there_says_what_to_set():
-    with pytest.raises(
-        TrainingError, match=r'asks for device "cuda", which this machine lacks \(it has cpu\); add'
-    ):
+    with pytest.raises(TrainingError, match=r'asks for device "cuda", which this machine lacks \(it has cpu\); add'):
         start_accelerator(load_recipe(SCRATCH, ["device=cuda"]))
 
 

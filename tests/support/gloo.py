@@ -29,7 +29,13 @@ import torch.distributed as dist
 
 ROOT = Path(__file__).parents[2]
 HOST = "127.0.0.1"
-IMPORTED = ["cambrian_model.training", "pytest", "torch._dynamo", "torch.distributed.checkpoint", "torch.distributed.fsdp"]
+IMPORTED = [
+    "cambrian_model.training",
+    "pytest",
+    "torch._dynamo",
+    "torch.distributed.checkpoint",
+    "torch.distributed.fsdp",
+]
 
 
 class RankError(Exception):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -69,7 +70,7 @@ def validate(
             except CambrianModelError as error:
                 wrong[name] = str(error)
         if wrong:
-            found = "; ".join(f"{name}: {message}" for name, message in wrong.items())
+            found = "; ".join(_named(name, message) for name, message in wrong.items())
             raise CommandError(found if len(names) == 1 else f"{len(wrong)} of {len(names)} recipes are wrong: {found}")
         shown = [[name, ", ".join(stages), ", ".join(unset)] for name, stages, unset in rows]
         out.table("Valid recipes", ["name", "stages", "left to you"], shown)
@@ -277,3 +278,9 @@ def _stage_fields(stage: "StagePlan") -> dict[str, Any]:
     if stage.cache is not None and stage.cache.break_even_epochs == math.inf:
         fields["cache"]["break_even_epochs"] = "never"
     return {key: value for key, value in fields.items() if key not in ("name", "table")}
+
+
+def _named(name: str, message: str) -> str:
+    """Returns what is wrong with a recipe, its name in front where the message does not begin with its file."""
+    file = Path(name).name
+    return message if message.startswith((f"{file}:", f"{name}:")) else f"{name}: {message}"

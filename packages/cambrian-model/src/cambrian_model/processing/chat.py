@@ -145,7 +145,7 @@ class ChatTemplate:
         return outline.fill([message["content"] for message in messages])
 
     def _outline_of(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool) -> Outline | None:
-        """Returns the outline of all conversations of this shape; None where the template or a message has no plain one."""
+        """Returns the outline of conversations of this shape; None where the template or a message is not plain."""
         if not self._writes_contents:
             return None
         shape: list[Any] = [add_generation_prompt]

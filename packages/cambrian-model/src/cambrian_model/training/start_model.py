@@ -56,13 +56,13 @@ def check_input(run: RunFolder, name: str) -> Reference | None:
     manifest = check_manifest(folder)
     expected = run.recipe.predecessor(name)
     if manifest is None:
-        return Reference(str(folder), hash_weights(folder))
+        return Reference(str(folder.resolve()), hash_weights(folder))
     if expected is not None and manifest.stage != expected:
         raise TrainingError(
             f'stage "{name}" starts from the model of stage "{expected}", but {folder} is that of stage '
             f'"{manifest.stage}" (recipe "{manifest.recipe}"); give another folder, or set stages.{name}.follows=any'
         )
-    return Reference(str(folder), manifest.hash)
+    return Reference(str(folder.resolve()), manifest.hash)
 
 
 def name_source(source: Reference | None) -> str:
