@@ -117,6 +117,9 @@ class WordEncoder:
             end: `end_of` the context.
             piece: The text.
         """
+        if not self.is_by_words:
+            ids = self.encode_after(end, piece)
+            return len(ids), self._first_known(ids)
         joint = self._joint(end, self._head_of(piece))
         if not joint.is_sure:
             joint = self._find_joint(end, piece)
@@ -126,7 +129,7 @@ class WordEncoder:
     def count(self, text: str) -> int:
         """Returns how many ids a text has."""
         if not self.is_by_words:
-            return len(self._recent(text))
+            return len(self.encode(text))
         total, find = 0, self._word_counts.__getitem__
         for start, words in self._parts(text):
             total += self._whole_counts[start] + sum(map(find, words))
@@ -134,7 +137,7 @@ class WordEncoder:
 
     def _head_of(self, text: str) -> str:
         """Returns a shorter text whose ids are the first ones of `text`: its first word, or all of it."""
-        if not self.is_by_words or self._reach_across_spaces:
+        if self._reach_across_spaces:
             return text
         cut = text.find(" ", 1)
         return text[:cut] if cut > 0 and _is_visible(text[cut - 1]) else text
@@ -153,9 +156,12 @@ class WordEncoder:
         before, both = self.encode(end) if end else [], self.encode(end + head)
         follows = both[: len(before)] == before
         ids = both[len(before) :] if follows else self.encode(head)
-        first_known = next((i for i, token in enumerate(ids) if token != self._unknown_id), None)
+        first_known = self._first_known(ids)
         is_sure = len(both) >= len(before) and first_known is not None
         return _Joint(len(before) if follows else None, first_known, is_sure)
+
+    def _first_known(self, ids: Sequence[int]) -> int | None:
+        return next((i for i, token in enumerate(ids) if token != self._unknown_id), None)
 
     def _parts(self, text: str) -> Iterator[tuple[str, list[str]]]:
         """Yields what is encoded as it stands, and the words behind it, each without the space in front of it.

@@ -10,6 +10,7 @@ from transformers import AutoConfig
 from cambrian_model.assemble import assemble
 from cambrian_model.config import CambrianConfig
 from cambrian_model.errors import TrainingError
+from cambrian_model.language.document_attention import BY_DOCUMENT
 from cambrian_model.language.loss import LossOptions
 from cambrian_model.model import CambrianForConditionalGeneration
 from cambrian_model.processing.processor import CambrianProcessor
@@ -101,6 +102,8 @@ def prepare_model(
     trainable = select_trainable(model, stage)
     if recipe.attention is not None:
         model.language_model.set_attn_implementation(recipe.attention)
+    elif device.type == "cpu" and model.language_model.config.get_text_config()._attn_implementation == "sdpa":
+        model.language_model.set_attn_implementation(BY_DOCUMENT)
     checkpoint_activations(model, recipe.activation_checkpointing)
     model.loss_options = LossOptions(recipe.loss.implementation, recipe.loss.chunk_tokens)
     if recipe.compile:

@@ -67,7 +67,8 @@ class Recipe(Section):
         loss: See `LossSection`.
         precision: "bf16" and "fp16" compute in 16 bits and keep trained weights and optimizer in float32.
         device: "auto" takes an accelerator if there is one.
-        attention: Implementation in the language model, as transformers calls them; None for its own choice.
+        attention: Implementation in the language model, as transformers calls them; None for its own choice, which on
+            a CPU then attends document by document.
         activation_checkpointing: Parts whose activations are computed again in the backward pass, to save memory.
         compile: Whether `torch.compile` makes decoder layers, encoders and connector, each by itself.
         num_workers: Processes that decode pictures; 0 decodes in the training process. Does not change the result.
