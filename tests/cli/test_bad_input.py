@@ -36,7 +36,7 @@ def records(tmp_path: Path, *lines: str) -> list[str]:
     """The arguments that train on a records file with these lines."""
     path = tmp_path / "mine.jsonl"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return ["train", SCRATCH, "--set", "data.scenes.scenes=null", "--set", f"data.scenes.records={path}"]
+    return ["train", str(SCRATCH), "--set", "data.scenes.scenes=null", "--set", f"data.scenes.records={path}"]
 
 
 def row(image: str) -> str:

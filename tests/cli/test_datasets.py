@@ -175,6 +175,7 @@ def test_a_source_left_open_says_what_to_set():
 def test_scenes_are_made_once(cache):
     scenes = ScenesSection(count=3, seed=11, side=32)
     first = datasets.read("scenes", SourceSection(scenes=scenes))
+    assert isinstance(first, list)
     picture = Path(first[0]["images"][0])
     assert picture.is_relative_to(cache / "cambrian")
     written = picture.stat().st_mtime_ns
@@ -185,7 +186,9 @@ def test_scenes_are_made_once(cache):
 
 def read_grounding(**change) -> list[dict]:
     values = {"scenes": ScenesSection(count=3, seed=11, side=32), "grid_side": 4, "readings_per_picture": 1, **change}
-    return datasets.read("places", SourceSection(grounding=GroundingSection(**values)))
+    found = datasets.read("places", SourceSection(grounding=GroundingSection(**values)))
+    assert isinstance(found, list)
+    return found
 
 
 def test_grounding_is_made_once_and_becomes_conversations_about_pictures_that_are_there(cache):

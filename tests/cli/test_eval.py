@@ -159,7 +159,9 @@ def test_training_on_questions_ends_with_an_evaluation_on_held_out_ones(cambrian
 
     recipe = load_recipe("run/recipe.yaml")
     assert recipe.evaluation is not None
-    trained_on = {picture for sample in datasets.build(recipe)["scenes"] for picture in map(content, sample["images"])}
+    samples = datasets.build(recipe)["scenes"]
+    assert isinstance(samples, list)
+    trained_on = {picture for sample in samples for picture in map(content, sample["images"])}
     questions = CVBENCH.questions(datasets.cached_benchmark(recipe.evaluation.cvbench))
     assert not trained_on & {picture.read() for question in questions for picture in question.pictures}
     training, held_out = (datasets.cached_scenes(40, seed, 32) / "images" for seed in (3, 4))

@@ -281,7 +281,7 @@ def encoded(folder: Path, place: Place, rank: int, ranks: int, workers: int = 0)
     source = MixedSource({"mine": Weighted(source_of(folder, "webdataset"))})
     limits = Limits(batch.row_tokens, batch.max_images)
     schedule = StreamSchedule(source, processor, limits, batch.rows, seed=0, window=5)
-    return stream(encoder, schedule, place, workers)  # type: ignore[arg-type]
+    return stream(encoder, schedule, place, workers)
 
 
 def test_pictured_tar_files_are_trained_on_in_one_order_by_any_number_of_ranks_and_workers(tmp_path):

@@ -89,7 +89,9 @@ def test_captioned_scenes_are_held_out(trained):
     result = json.loads(stdout)
     assert result["captions_held_out"]
     recipe = load_recipe(run / "recipe.yaml")
-    training = {Path(image).read_bytes() for sample in datasets.build(recipe)["scenes"] for image in sample["images"]}
+    samples = datasets.build(recipe)["scenes"]
+    assert isinstance(samples, list)
+    training = {Path(image).read_bytes() for sample in samples for image in sample["images"]}
     shown = {Path(caption["image"]).read_bytes() for caption in result["captions"]}
     assert len(shown) == 3
     assert not shown & training

@@ -4,7 +4,7 @@ import torch
 from cambrian_model.language.document_attention import BY_DOCUMENT
 from tests.support.tiny_model import VOCABULARY, pack, pad_left, tiny_model, tiny_sample
 
-SIZES = ([(40, 60)], [], [(64, 64), (30, 60)])
+SIZES: tuple[list[tuple[int, int]], ...] = ([(40, 60)], [], [(64, 64), (30, 60)])
 
 
 def forward_and_backward(model, attention, batch, labels):

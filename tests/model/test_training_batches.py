@@ -52,12 +52,15 @@ class Words:
             raise PromptError("it is broken")
         return sample_of([int(word) for word in words])
 
+    def measure(self, messages, image_sizes):
+        raise AssertionError("the samples are encoded and never measured")
+
 
 def sample_of(ids):
     pixels = [torch.zeros(0, 3, side, side) for side in (2, 5)]
     labels = [IGNORED_LABEL, *ids[1:]][: len(ids)]
-    tokens = [torch.tensor(values, dtype=torch.long) for values in (ids, labels)]
-    return Sample(*tokens, pixels, torch.zeros(0, 2, dtype=torch.long))
+    input_ids, supervised = (torch.tensor(values, dtype=torch.long) for values in (ids, labels))
+    return Sample(input_ids, supervised, pixels, torch.zeros(0, 2, dtype=torch.long))
 
 
 def texts(count):

@@ -1,6 +1,7 @@
 """Several gloo processes against one. The tolerances: sums of gradients in another order, float32, over a few steps of
 AdamW, which divides small gradients by their own size."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def steps(output):
 
 
 def weights(output):
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for file in sorted((Path(output) / "checkpoint").glob("*.safetensors")):
         tensors |= load_file(file)
     return tensors
@@ -57,9 +58,7 @@ def assert_same_run(found, expected, loss=1e-5, weight=2e-5):
     ours, theirs = weights(found), weights(expected)
     assert ours.keys() == theirs.keys()
     for name, tensor in theirs.items():
-        torch.testing.assert_close(
-            ours[name], tensor, rtol=0, atol=weight, msg=lambda text, name=name: f"{name}: {text}"
-        )
+        torch.testing.assert_close(ours[name], tensor, rtol=0, atol=weight, msg=partial("{}: {}".format, name))
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ def test_every_group_has_its_own_rate_decay_and_warm_up():
         "language_model.*.mlp.*": {"weight_decay": 0.3},
     }
     chosen = stage(("connector", "language_model"), groups=groups, weight_decay=0.1)
-    found = {}
+    found: dict[str | None, list[tuple[float, float, float]]] = {}
     for group in select_trainable(model, chosen).groups:
         assert len({model.get_parameter(name).ndim >= 2 for name in group.names}) == 1
         found.setdefault(group.pattern, []).append((group.lr, group.weight_decay, group.warmup))

@@ -8,7 +8,7 @@ says so.
 import json
 import shutil
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +17,7 @@ from cambrian_cli.output import Report
 from cambrian_cli.speaker import Speaker
 
 if TYPE_CHECKING:
+    from cambrian_model.training.index import Dataset
     from cambrian_model.training.recipe import Recipe
 
 FILE = "captions.json"
@@ -48,9 +49,7 @@ class Captions(NamedTuple):
         return "held-out pictures" if self.held_out else "training pictures (this recipe holds none out)"
 
 
-def make(
-    recipe: "Recipe", sources: Mapping[str, Sequence[Mapping[str, Any]]], checkpoint: Path, run_dir: Path
-) -> Captions:
+def make(recipe: "Recipe", sources: Mapping[str, "Dataset"], checkpoint: Path, run_dir: Path) -> Captions:
     """Captions three pictures with a checkpoint and writes ``captions.json`` and ``captions.png`` beside the run."""
     samples, held_out = choose(recipe, sources)
     speaker = Speaker.load(checkpoint) if samples else None
@@ -75,9 +74,7 @@ def stored(run_dir: Path) -> Captions | None:
     return Captions([c._replace(image=str(run_dir.absolute() / c.image)) for c in captions], content["held_out"])
 
 
-def choose(
-    recipe: "Recipe", sources: Mapping[str, Sequence[Mapping[str, Any]]]
-) -> tuple[list[Mapping[str, Any]], bool]:
+def choose(recipe: "Recipe", sources: Mapping[str, "Dataset"]) -> tuple[list[Mapping[str, Any]], bool]:
     """Returns the samples to show, and whether they are held out."""
     scenes = next((recipe.data[name].scenes for name in sources if recipe.data[name].scenes), None)
     if scenes is not None:
@@ -105,7 +102,7 @@ def choose(
     return list(by_image.values()), False
 
 
-def _of_one_picture(sources: Iterable[Sequence[Mapping[str, Any]]]) -> Iterator[Mapping[str, Any]]:
+def _of_one_picture(sources: Iterable["Dataset"]) -> Iterator[Mapping[str, Any]]:
     """Yields the samples with exactly one picture file, without records that cannot be read: training listed them."""
     from cambrian_model.training.bad_samples import UnreadableSampleError
 

@@ -7,7 +7,7 @@ opens no image. The rows of one JSON array have no line of their own; they are h
 import os
 import weakref
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +43,9 @@ class RecordFile:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[number] for number in range(len(self)))
 
     def __getitem__(self, number: int) -> Sample:
         """Returns one conversation.

@@ -146,7 +146,7 @@ def _train(
     from cambrian_model.training.run import find_finished
 
     launch = export_launch(os.environ)
-    from cambrian_cli import captions, datasets, evaluation, page, runs
+    from cambrian_cli import captions, datasets, evaluation, page, runs, streams
 
     runs.check_options(output, resume)
     silence_libraries()
@@ -172,7 +172,9 @@ def _train(
                 )
             if not is_first_process():
                 return  # what follows is for one process
-            numbered = {name: source for name, source in sources.items() if hasattr(source, "__len__")}
+            numbered = {
+                name: source for name, source in sources.items() if not isinstance(source, streams.ShardedSource)
+            }
             shown = captions.make(recipe, numbered, result.checkpoint, result.run_dir)
         captions.show(out, shown)
         results: list[Result] = []
