@@ -258,12 +258,15 @@ def test_torchrun_starts_the_same_command(tmp_path, cache):
     assert set(json.loads(done.stdout.splitlines()[-1])["stages"]) == {"align", "finetune"}
 
 
-def test_pictures_of_records_are_called_training_pictures(write_jsonl, capsys):
+def test_pictures_of_records_are_called_training_pictures(write_jsonl, tmp_path):
     recipe = load_recipe(SCRATCH, ["data.scenes.scenes=null", f"data.scenes.records={write_jsonl({})}"])
     message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}
-    samples = [{"messages": [message], "images": [name]} for name in ("a.png", "a.png", "b.png", "c.png", "d.png")]
+    for name in "abcd":
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    pictures = [str(tmp_path / f"{name}.png") for name in "aabcd"]
+    samples = [{"messages": [message], "images": [picture]} for picture in pictures]
     chosen, held_out = captions.choose(recipe, {"scenes": samples})
-    assert [sample["images"] for sample in chosen] == [["a.png"], ["b.png"], ["c.png"]]
+    assert [sample["images"] for sample in chosen] == [[picture] for picture in pictures[1:4]]
     assert not held_out
     assert "training pictures" in captions.Captions([], held_out).title
 
