@@ -460,7 +460,10 @@ def test_a_checkpoint_with_another_connector_is_no_start(datasets, tmp_path):
         with pytest.raises(TrainingError, match=message):
             train(recipe, output=tmp_path / "b", **options)
     again = train(small_recipe("resampler"), output=tmp_path / "b", **options)
-    assert again.stages["align"].first_loss < first.stages["align"].first_loss
+    begun, begun_before = again.stages["align"].first_loss, first.stages["align"].first_loss
+    assert begun is not None
+    assert begun_before is not None
+    assert begun < begun_before
 
 
 def test_a_model_without_blocks_trains_what_it_has():

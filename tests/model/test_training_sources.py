@@ -141,7 +141,7 @@ def test_bad_samples_of_a_stream_are_left_out_counted_and_listed(tmp_path):
 
 
 def test_a_step_of_which_nothing_can_be_read_is_passed_over(tmp_path):
-    alone = ("stages.align.batch={rows: 1, row_tokens: 64, max_images: 1}", "on_bad_sample=skip", "max_bad_steps=1")
+    alone = ("stages.align.batch={rows: 1, row_tokens: 64, max_images: 1}", "on_bad_sample=skip", "max_bad_steps=3")
     data = {"scenes": Broken(tmp_path / "pictures", count=10, pictures=(1,))}  # each has a row of its own
     told: list[Progress] = []
     run = align(tmp_path / "run", data, *alone, "stages.align.max_steps=8", progress=told.append).run_dir
@@ -150,6 +150,13 @@ def test_a_step_of_which_nothing_can_be_read_is_passed_over(tmp_path):
     for line in lines(run):
         assert (line["loss"] is None) == (line["grad_norm"] is None) == (line.get("bad") == 1) == (not line["samples"])
     assert [now.note for now in told if now.phase == "skip"] == ["skipped: none of its samples could be read"] * 2
+
+
+def test_steps_in_a_row_of_which_nothing_can_be_read_end_the_run(tmp_path):
+    alone = ("stages.align.batch={rows: 1, row_tokens: 64, max_images: 1}", "on_bad_sample=skip", "max_bad_steps=2")
+    data = {"scenes": Broken(tmp_path / "pictures", count=1, pictures=(1,))}
+    with pytest.raises(TrainingError, match=r"step 2: none of its samples could be read, and 2 steps in a row taught"):
+        align(tmp_path / "run", data, *alone)
 
 
 CACHED = ("stages.align.feature_cache=true", "stages.finetune.feature_cache=true")

@@ -136,6 +136,15 @@ class JoinedDatasets:
     """Several datasets end to end, as `MixtureIndex` numbers their samples."""
 
     datasets: Sequence[Dataset]
+    names: Sequence[str] = ()
+
+    def source_of(self, number: int) -> str | None:
+        """Returns the name of the dataset that a sample is from; None for a number that no dataset has."""
+        for name, dataset in zip(self.names, self.datasets, strict=False):
+            if 0 <= number < len(dataset):
+                return name
+            number -= len(dataset)
+        return None
 
     def __len__(self) -> int:
         return sum(map(len, self.datasets))

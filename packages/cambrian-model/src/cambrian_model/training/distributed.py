@@ -8,11 +8,13 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
@@ -27,6 +29,7 @@ from cambrian_model.training.recipe.recipe import Recipe
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+PATIENCE = timedelta(hours=2)  # how long ranks wait for one that measures data, or writes
 BYTES_OF_STATE = 16  # per trained parameter: weight, gradient and both running averages, in float32
 
 
@@ -41,7 +44,8 @@ def start_accelerator(recipe: Recipe) -> Accelerator:
     _check_precision(device, recipe.precision)
     # accelerate keeps one state per process and refuses a second run in another precision.
     AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(cpu=device == "cpu", mixed_precision=MIXED[recipe.precision])
+    patience = InitProcessGroupKwargs(timeout=PATIENCE)
+    return Accelerator(cpu=device == "cpu", mixed_precision=MIXED[recipe.precision], kwargs_handlers=[patience])
 
 
 def _device(recipe: Recipe) -> str:

@@ -51,12 +51,18 @@ class Guard:
         Raises:
             TrainingError: Names step, loss, gradient norm and samples.
         """
-        if self.in_a_row >= self._most:
+        if self.in_a_row < self._most:
+            return
+        if not samples:
             raise TrainingError(
-                f"step {step}: loss {loss} and gradient norm {grad_norm} are not both finite, and so in "
-                f"{self.in_a_row} steps in a row (max_bad_steps): {named(samples)}; lower the learning rate, or "
-                "remove these samples"
+                f"step {step}: none of its samples could be read, and {self.in_a_row} steps in a row taught nothing "
+                "(max_bad_steps); see bad_samples.jsonl, and put the files back"
             )
+        raise TrainingError(
+            f"step {step}: loss {loss} and gradient norm {grad_norm} are not both finite, and so in "
+            f"{self.in_a_row} steps in a row (max_bad_steps): {named(samples)}; lower the learning rate, or "
+            "remove these samples"
+        )
 
 
 def named(ids: Sequence[str]) -> str:

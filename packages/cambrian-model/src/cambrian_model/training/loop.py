@@ -4,6 +4,7 @@ The loss is the sum over all supervised tokens of a step divided by their number
 and spread over ranks: 8 rows at once, 2 rows four times and 4 rows on each of two ranks give the same gradients.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -113,7 +114,7 @@ def run_steps(
         own_loss, grad_norm = _backward(engine, data, max(counts.supervised_tokens, 1))
         (loss,) = sum_over_ranks([own_loss], engine.device)
         lrs = set_learning_rates(engine.optimizer, engine.optim, number, num_steps)
-        passes = not is_empty and engine.guard.passes(loss, grad_norm, engine.is_scaled)
+        passes = engine.guard.passes(math.nan if is_empty else loss, grad_norm, engine.is_scaled)
         if engine.loss_scale is not None and not is_empty:
             engine.loss_scale.update(passes)
         suspects = []

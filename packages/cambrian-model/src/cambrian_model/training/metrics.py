@@ -68,8 +68,8 @@ class StageSummary:
         tokens: Tokens seen, without padding.
     """
 
-    first_loss: float
-    last_loss: float
+    first_loss: float | None
+    last_loss: float | None
     steps: int
     tokens: int
 
@@ -144,6 +144,6 @@ def step_lines(lines: Sequence[Metrics], stage: str | None = None) -> list[Metri
     return [line for line in lines if "kind" not in line and stage in (None, line["stage"])]
 
 
-def _first_loss(lines: Sequence[Metrics]) -> float:
-    """Returns the loss of the first step that was not skipped."""
-    return next((line["loss"] for line in lines if line["loss"] is not None), float("nan"))
+def _first_loss(lines: Sequence[Metrics]) -> float | None:
+    """Returns the loss of the first step that was not skipped; None if all were."""
+    return next((line["loss"] for line in lines if line["loss"] is not None), None)

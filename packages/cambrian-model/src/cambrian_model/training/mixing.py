@@ -148,6 +148,8 @@ def _misfits(index: MixtureIndex, limits: Limits, too_long: str) -> dict[str, Nu
 def _require_any(fits: NDArray[np.bool_], index: MixtureIndex, limits: Limits, dropped: dict[str, Numbers]) -> None:
     if not fits.any():
         reasons = "; ".join(f"{len(numbers)}: {reason}" for reason, numbers in dropped.items())
+        if not index.lengths.any():
+            raise TrainingError(f"none of {len(index)} samples can be used ({reasons}); see bad_samples.jsonl")
         raise TrainingError(
             f"none of {len(index)} samples fits into a row of {limits} ({reasons}; shortest sample: "
             f"{index.lengths.min()} tokens); raise batch.row_tokens or batch.max_images"

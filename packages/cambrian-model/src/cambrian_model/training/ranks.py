@@ -3,16 +3,13 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 
 from cambrian_model.errors import TrainingError
-from cambrian_model.training.distributed import gather_texts, num_ranks, rank
-
-PATIENCE = timedelta(hours=2)  # how long a rank waits for the slowest one
+from cambrian_model.training.distributed import PATIENCE, gather_texts, num_ranks, rank
 
 
 class Task(NamedTuple):

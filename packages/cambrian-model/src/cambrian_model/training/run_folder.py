@@ -26,7 +26,8 @@ from cambrian_model.training.trainable import TrainableRow
 FREE = (
     *("num_workers", "parallel", "activation_checkpointing", "peak_tflops", "profile", "trackers", "log_every"),
     *("checkpoint.every", "checkpoint.keep", "on_bad_sample", "max_bad_steps", "summary"),
-    "stages.*.batch.micro_rows",
+    *("stages.*.batch.micro_rows", "device"),
+    *("data.*.records", "data.*.images"),  # moved, it may be: what it holds is compared by its fingerprint
 )
 
 

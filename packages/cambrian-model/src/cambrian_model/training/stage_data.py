@@ -161,7 +161,7 @@ class StageSources:
         index = join([self.indices[source] for source in weights], list(weights.values()))
         schedule = PackedSchedule(index, batch, self.recipe.seed)
         datasets = [cast(Dataset, self.datasets[source]) for source in weights]
-        encoder = self._encoder(JoinedDatasets(datasets), batch, encoders, index.lengths.tolist())
+        encoder = self._encoder(JoinedDatasets(datasets, list(weights)), batch, encoders, index.lengths.tolist())
         return StageData(schedule, encoder, self._facts(schedule, weights))
 
     def _streamed(

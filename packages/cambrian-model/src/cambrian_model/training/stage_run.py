@@ -16,7 +16,7 @@ from cambrian_model.model import CambrianForConditionalGeneration
 from cambrian_model.processing.processor import CambrianProcessor
 from cambrian_model.training.adapters import check_shardable
 from cambrian_model.training.bad_samples import BadSample, BadSamples
-from cambrian_model.training.batches import Place, stream
+from cambrian_model.training.batches import JoinedDatasets, Place, stream
 from cambrian_model.training.checkpoints import Checkpoints
 from cambrian_model.training.curve import draw_curve
 from cambrian_model.training.distributed import (
@@ -100,13 +100,13 @@ def train_stage(
     model = parallelize(start.model, recipe.parallel, recipe.precision, device)
     engine = _engine(recipe, stage, model, start, around.accelerator)
     checkpoints = Checkpoints(run.checkpoints, recipe.checkpoint.keep, recipe.checkpoint.full)
-    job = _Job(run, name, start, engine, validation, around, checkpoints, frozen, throughput)
+    job = _Job(run, name, start, data, engine, validation, around, checkpoints, frozen, throughput)
     if num_ranks() > 1:
         seed_everything(recipe.seed, name, rank())  # the same model on every rank, and other dropout
     done = job.resume()
     num_steps = _num_steps(stage, data)
     try:
-        job.train(done, num_steps, data)
+        job.train(done, num_steps)
     finally:
         checkpoints.finish()  # also after an error: the save in the background needs the group of processes
     job.export()
@@ -120,6 +120,7 @@ class _Job:
         run: RunFolder,
         name: str,
         start: StageModel,
+        data: StageData,
         engine: Engine,
         validation: Mapping[str, StageData],
         around: Surroundings,
@@ -127,7 +128,8 @@ class _Job:
         frozen: Reference | None,
         throughput: Throughput,
     ) -> None:
-        self.run, self.name, self.start, self.engine, self.validation = run, name, start, engine, validation
+        self.run, self.name, self.start, self.data = run, name, start, data
+        self.engine, self.validation = engine, validation
         self.around, self.checkpoints, self.frozen, self.throughput = around, checkpoints, frozen, throughput
         self.bad = BadSamples(run.bad_samples, run.recipe.on_bad_sample)
 
@@ -153,9 +155,9 @@ class _Job:
         wait_for_all()
         return done
 
-    def train(self, done: Progressed, num_steps: int, data: StageData) -> None:
+    def train(self, done: Progressed, num_steps: int) -> None:
         """Takes the steps that are left."""
-        steps = stream(data.encoder, data.schedule, done.place, self.recipe.num_workers)
+        steps = stream(self.data.encoder, self.data.schedule, done.place, self.recipe.num_workers)
         taken = run_steps(self.engine, steps, done.step, num_steps, self.around.is_told_to_stop)
         log = MetricsLog(self.run.metrics) if rank() == 0 else nullcontext()
         with log as lines, profiling(self.recipe.profile, self.run.path / "profile", self.name) as profile:
@@ -171,7 +173,7 @@ class _Job:
         metrics = {"stage": self.name, **step.metrics, **self.throughput.metrics(step)}
         self._log(metrics, log)
         if step.counts.bad:
-            self._note_bad(self.name, step.data.bad)
+            self._note_bad(step.data.bad)
         if step.metrics["loss"] is None:
             self.around.report(Progress("skip", self.name, step.number, num_steps, note=_why_skipped(step)))
         if step.number % self.recipe.log_every == 0 or step.number == num_steps:
@@ -196,11 +198,18 @@ class _Job:
             log.write(line)
         self.around.trackers.log(line)
 
-    def _note_bad(self, source: str, mine: Sequence[BadSample]) -> None:
-        """Lists the samples that some rank could not read; every rank calls it."""
+    def _note_bad(self, mine: Sequence[BadSample], source: str | None = None) -> None:
+        """Lists the samples that some rank could not read, of a source or of the stage's; every rank calls it."""
         shares = gather_texts(json.dumps(mine), self.engine.device)
         if rank() == 0:
-            self.bad.record("train", source, [BadSample(*bad) for share in shares for bad in json.loads(share)])
+            for bad in (BadSample(*fields) for share in shares for fields in json.loads(share)):
+                self.bad.record("train", source or self._source_of(bad), [bad])
+
+    def _source_of(self, bad: BadSample) -> str:
+        """Returns the source that a sample is from; of a stream, the stage that reads it."""
+        dataset = self.data.encoder.dataset
+        found = dataset.source_of(bad.number) if isinstance(dataset, JoinedDatasets) else None
+        return found or self.name
 
     def _validate(self, number: int, num_steps: int, log: MetricsLog | None) -> dict[str, float]:
         section = self.stage.validation
@@ -209,7 +218,7 @@ class _Job:
         with self._at_rest():
             found = validate(self.engine, self.validation, self.recipe.num_workers)
         for source, (_, bad) in found.items():
-            self._note_bad(source, bad)
+            self._note_bad(bad, source)
         losses = {source: validated.loss for source, validated in found.items()}
         self._log({"kind": "validation", "stage": self.name, "step": number, "losses": losses}, log)
         self.around.report(Progress("validate", self.name, number, num_steps, losses))

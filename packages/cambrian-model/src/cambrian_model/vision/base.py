@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from cambrian_model.config import VisionEncoderConfig
 from cambrian_model.errors import ConfigError
@@ -43,8 +44,16 @@ class VisionEncoder(nn.Module):
         return features.contiguous()
 
     def train(self, mode: bool = True) -> "VisionEncoder":
-        """A frozen encoder stays in evaluation mode: batch statistics and drop-path never move."""
-        return super().train(mode and is_trained(self))
+        """A frozen encoder stays in evaluation mode: batch statistics and drop-path never move.
+
+        In a trained one the batch statistics do not move either: they would depend on how a step is cut into batches
+        and spread over devices, count a batch twice under activation checkpointing, and keep what a skipped step left.
+        """
+        super().train(mode and is_trained(self))
+        for module in self.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+        return self
 
     def checkpoint_activations(self) -> None:
         """Keeps from now on only what enters each block while it trains, and computes the rest again.
