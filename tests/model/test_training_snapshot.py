@@ -58,3 +58,20 @@ def test_what_cannot_be_exported_says_why(runs, tmp_path):
     with pytest.raises(TrainingError, match=r"holds no checkpoint; .*checkpoint.every"):
         export_checkpoint(runs / "four", tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_the_best_model_may_be_that_of_the_end_of_a_stage(tmp_path):
+    """A run that learns all the time: its last step is the best, and has no checkpoint of its own."""
+    validated = ["data={scenes: {scenes: {count: 9}}, held: {scenes: {count: 9, seed: 1}}}"]
+    validated.append("stages.align.validation={data: held, every: 2, max_samples: 3}")
+    folder = tmp_path / "run"
+    data = {name: Pictures(tmp_path / "pictures") for name in ("scenes", "held")}
+    recipe = load_recipe(SCRATCH, [*SMALL, CONSTANT, "stages.align.max_steps=4", "checkpoint.every=2", *validated])
+    train(recipe, datasets=data, output=folder, stages=["align"])
+    done = export_checkpoint(folder, tmp_path / "model", which="best")
+
+    assert done.step == 4
+    assert torch.equal(
+        load_file(tmp_path / "model" / "model.safetensors")["connector.newline"],
+        load_file(folder / "checkpoint" / "model.safetensors")["connector.newline"],
+    )

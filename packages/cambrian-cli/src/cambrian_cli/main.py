@@ -20,7 +20,7 @@ from cambrian_cli.commands.tiny_parts import tiny_parts
 
 EXIT_STATUSES = (
     "Exit status: 0 done, 1 a defect of this program (with its traceback), 2 an input or a machine that does not "
-    "allow the work (with what to do about it), 130 interrupted, 143 told to stop (SIGTERM) and saved."
+    "allow the work (with what to do about it), 130 interrupted, 143 told to stop (SIGTERM), training having saved."
 )
 
 # The base class of each package's errors. Looked up among the modules already loaded, never imported: an error that was

@@ -155,13 +155,16 @@ class _Lines:
         self._clock = clock
         self._due: dict[str, float] = {}
         self._starts: dict[str, tuple[float, int]] = {}
+        self._told: set[str] = set()
 
     def __call__(self, label: str, done: int, total: int, **numbers: float) -> None:
         now = self._clock()
         # A resumed run starts in the middle: its rate must not count what had been done before.
         start, done_before = self._starts.setdefault(label, (now, done))
-        if now < self._due.setdefault(label, start + QUIET_SECONDS):
+        is_end = done == total and label in self._told  # of work that had a line before
+        if now < self._due.setdefault(label, start + QUIET_SECONDS) and not is_end:
             return
+        self._told.add(label)
         self._due[label] = now + PLAIN_SECONDS
         rate = (done - done_before) / max(now - start, 1e-9)
         left = f", {rate:.1f}/s, {_hours((total - done) / rate)} left" if rate > 0 else ""

@@ -10,8 +10,10 @@ from cambrian_cli.output import report, silence_libraries
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run; it may be training meanwhile.")]
 Target = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the model; it must not exist.")]
-Stage = Annotated[str | None, typer.Option(help="Stage of the checkpoint; the last one that has any if not given.")]
-Best = Annotated[bool, typer.Option("--best", help="The checkpoint with the lowest validation loss, not the newest.")]
+Stage = Annotated[str | None, typer.Option(help="Stage of the checkpoint; the last one if not given.")]
+Best = Annotated[
+    bool, typer.Option("--best", help="Of the lowest validation loss, a finished stage's end included, not the newest.")
+]
 
 
 def export(run: Run, output: Target, stage: Stage = None, best: Best = False, as_json: AsJson = False) -> None:

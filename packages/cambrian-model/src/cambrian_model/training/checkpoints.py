@@ -154,6 +154,11 @@ class Checkpoints:
         lowest = min((metric for metric, _ in measured), default=None)
         return next((path for metric, path in reversed(measured) if metric == lowest), None)
 
+    def best_metric(self, stage: str) -> float | None:
+        """Returns the metric of `best`."""
+        best = self.best(stage)
+        return _metric(best) if best is not None else None
+
     def load(self, path: Path, state: TrainingState) -> Progressed:
         """Puts model, optimizer, averages, scalars and random generators into the state of a checkpoint.
 

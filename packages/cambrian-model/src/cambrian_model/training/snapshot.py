@@ -1,6 +1,7 @@
 """A model out of a run that is still in training, or was stopped: the export of one of its checkpoints, on demand."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ from cambrian_model.training.ema import EMA, NUM_UPDATES
 from cambrian_model.training.export import export_model
 from cambrian_model.training.files import atomic_folder
 from cambrian_model.training.manifest import Facts, refer_to_frozen, write_manifest
+from cambrian_model.training.metrics import read_metrics
 from cambrian_model.training.optim import build_optimizer
 from cambrian_model.training.random_state import capture_random_state, restore_random_state, seed_everything
 from cambrian_model.training.recipe import load_recipe
@@ -29,8 +31,8 @@ def export_checkpoint(
     Args:
         run_dir: Folder of the run, which may be training meanwhile.
         output: Folder of the model; it must not exist.
-        stage: Of the checkpoint; None for the last one that has any.
-        which: The newest one, or the one with the lowest validation loss.
+        stage: Of the checkpoint; None for the last one that has any, or, for the best, the last that has begun.
+        which: The newest one, or the one with the lowest validation loss; the end of a finished stage counts, too.
 
     Returns:
         How far the run was then.
@@ -41,7 +43,13 @@ def export_checkpoint(
     if output.exists():
         raise TrainingError(f"{output} is there already; choose a new folder")
     run = _open_run(run_dir)
+    if stage is not None and stage not in run.stages:
+        raise TrainingError(f'{run_dir} has no stage "{stage}"{did_you_mean(stage, run.stages)}')
     checkpoints = Checkpoints(run.checkpoints)
+    if which == "best" and (end := _best_at_end(run, checkpoints, stage)) is not None:
+        with atomic_folder(output, "the model") as folder:
+            shutil.copytree(run.stage(end.stage), folder, dirs_exist_ok=True)
+        return end
     name, path = _find(run, checkpoints, stage, which)
     before = capture_random_state()
     source = check_input(run, name)
@@ -64,10 +72,25 @@ def _open_run(run_dir: Path) -> RunFolder:
     return RunFolder(run_dir, load_recipe(recipe_file), facts["stages"], start_from)
 
 
+def _best_at_end(run: RunFolder, checkpoints: Checkpoints, stage: str | None) -> Progressed | None:
+    """Returns the end of a stage if its model, which is written already, is the best: no checkpoint is made of it."""
+    name = stage or _last_begun(run)
+    lines = [line for line in read_metrics(run.metrics) if line["stage"] == name]
+    last = next((line for line in reversed(lines) if line.get("kind") == "validation"), None)
+    if last is None or not run.stage(name).is_dir():
+        return None
+    loss, best = sum(last["losses"].values()) / len(last["losses"]), checkpoints.best_metric(name)
+    return Progressed(name, last["step"], Place()) if best is None or loss <= best else None
+
+
+def _last_begun(run: RunFolder) -> str:
+    """Returns the stage that the newest line of the metrics is of."""
+    lines = read_metrics(run.metrics)
+    return lines[-1]["stage"] if lines else run.stages[0]
+
+
 def _find(run: RunFolder, checkpoints: Checkpoints, stage: str | None, which: str) -> tuple[str, Path]:
-    if stage is not None and stage not in run.stages:
-        raise TrainingError(f'{run.path} has no stage "{stage}"{did_you_mean(stage, run.stages)}')
-    for name in [stage] if stage else reversed(run.stages):
+    for name in [stage or _last_begun(run)] if stage or which == "best" else reversed(run.stages):
         path = checkpoints.best(name) if which == "best" else checkpoints.latest(name)
         if path is not None:
             return name, path

@@ -116,7 +116,8 @@ def _replaced(node: Any, names: Sequence[str], value: Any, above: tuple[str, ...
     if node is not None and not isinstance(node, Mapping):
         raise RecipeError(f"{where}: {'.'.join(above)} is {node!r} and has no keys")
     fields = dict(node or {})
-    if above in (("stages",), ("data",)) and name not in fields:
+    is_new = name not in fields and not (isinstance(value, Mapping) and not rest)  # a whole source or stage may be
+    if above in (("stages",), ("data",)) and is_new:
         raise RecipeError(f'unknown key "{where}"{did_you_mean(name, fields)}')
     new = {name: _replaced(fields.get(name), rest, value, (*above, name)) if rest else value}
     kept = _of_same_type(fields, new) if above == ("model", "connector") else fields
