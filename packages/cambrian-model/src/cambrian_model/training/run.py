@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from cambrian_model.errors import RecipeError, TrainingError, did_you_mean
 from cambrian_model.training.distributed import rank, start_accelerator, sum_over_ranks, together
+from cambrian_model.training.folder_lock import FolderLock
 from cambrian_model.training.index import Dataset
 from cambrian_model.training.metrics import read_metrics, step_lines
 from cambrian_model.training.progress import Report
@@ -65,17 +66,18 @@ def train(
     run = RunFolder(Path(output), recipe, names, start_from.resolve() if start_from else None)
     is_joined = dist.is_initialized()
     accelerator = start_accelerator(recipe)
-    report = progress or (lambda _: None)
+    report, lock = progress or (lambda _: None), FolderLock(run.path)
     try:
         if _is_finished(run, resume, accelerator.device):
             return run.result()
         with _told_to_stop() as is_told_to_stop:
-            _prepare_folder(run, accelerator.device)
+            _prepare_folder(run, lock, accelerator.device)
             with open_trackers(recipe.trackers, recipe.name, run.path / "trackers", recipe.model_dump()) as trackers:
                 around = Surroundings(accelerator, trackers, report, evaluate, is_told_to_stop)
-                _train_stages(run, datasets, around)
+                _train_stages(run, datasets, around, lock)
         return run.result()
     finally:
+        lock.release()
         if not is_joined and dist.is_initialized():
             dist.destroy_process_group()
 
@@ -105,13 +107,16 @@ def _is_finished(run: RunFolder, resume: bool, device: torch.device) -> bool:
     return sum_over_ranks([float(is_finished)], device) == [1.0]
 
 
-def _prepare_folder(run: RunFolder, device: torch.device) -> None:
+def _prepare_folder(run: RunFolder, lock: FolderLock, device: torch.device) -> None:
     with together("preparing the run's folder", device):
-        if rank() == 0:
+        if rank() == 0 and run.path.is_dir():
+            lock.take()
             run.sweep()
 
 
-def _train_stages(run: RunFolder, datasets: Mapping[str, Dataset | StreamSource], around: Surroundings) -> None:
+def _train_stages(
+    run: RunFolder, datasets: Mapping[str, Dataset | StreamSource], around: Surroundings, lock: FolderLock
+) -> None:
     recipe, device = run.recipe, around.accelerator.device
     started = time.perf_counter()
     seconds_before = sum(line["seconds"] for line in step_lines(read_metrics(run.metrics)))
@@ -124,7 +129,7 @@ def _train_stages(run: RunFolder, datasets: Mapping[str, Dataset | StreamSource]
             start = prepare_model(recipe, name, model, processor, source, device)
         if sources is None:
             sources = StageSources.measure(run, datasets, processor, device, around.report)
-            _describe(run, sources, model.config.encoders, device)
+            _describe(run, lock, sources, model.config.encoders, device)
         data = sources.of_stage(name, model.config.encoders)
         validation = sources.of_validation(name, model.config.encoders)
         if recipe.stages[name].feature_cache:
@@ -135,11 +140,14 @@ def _train_stages(run: RunFolder, datasets: Mapping[str, Dataset | StreamSource]
             run.finish(seconds_before + time.perf_counter() - started)
 
 
-def _describe(run: RunFolder, sources: StageSources, encoders: Sequence[Any], device: torch.device) -> None:
+def _describe(
+    run: RunFolder, lock: FolderLock, sources: StageSources, encoders: Sequence[Any], device: torch.device
+) -> None:
     packing = {name: dict(sources.of_stage(name, encoders).facts) for name in run.unfinished()}
     with together("describing the run", device):
         if rank() == 0:
             run.claim()
+            lock.take()
             run.describe(sources.facts(), packing)
 
 
