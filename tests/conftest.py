@@ -8,6 +8,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,9 @@ import jaxtyping
 import pytest
 
 import tests.support.shapes
+
+# A shell that runs the tests in its background has SIGINT ignored in all that they start: Ctrl-C could not be tested.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # All but the configuration: transformers gives it an __init__ that takes more than its fields, which jaxtyping refuses.
 CHECKED = ["checkpoints", "connectors", "image_tokens", "language", "model", "processing", "training", "vision"]

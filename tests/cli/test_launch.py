@@ -271,8 +271,9 @@ while [[ $1 == --* ]]; do shift; done
 for task in 0 1; do
   SLURM_PROCID=$task SLURM_LOCALID=$task SLURM_NODEID=0 SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=2 \\
   SLURM_STEP_TASKS_PER_NODE=2 SLURM_STEP_NODELIST=localhost "$@" &
+  tasks+=($!)
 done
-wait -n && wait -n
+wait "${tasks[0]}" && wait "${tasks[1]}"
 """
 
 
