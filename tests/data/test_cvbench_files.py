@@ -431,7 +431,7 @@ def double(entries):
         (drop("annotations", 3, "bbox"), r'image "00000\d.png", annotation \d+: .*missing required field `bbox`'),
         (drop("annotations", 3, "image_id"), r"image null, annotation \d+: .*missing required field `image_id`"),
         (drop("categories", 1, "name"), r"category 2: .*missing required field `name`"),
-        (drop("images", 0, "width"), r"image 1: .*missing required field `width`"),
+        (drop("images", 0, "width"), r'image "000000.png": .*missing required field `width`'),
         (put("annotations", 0, "bbox", [1, 2, "x", 4]), r'Expected `float`, got `str`, in the field "bbox\[2\]"'),
         (put("annotations", 0, "bbox", [1, 2, float("nan"), 4]), r'annotation 1: "bbox" is .*expected finite numbers'),
         (put("annotations", 0, "bbox", [1, 2, -3, 4]), r'annotation 1: "bbox" has the edges .*must not be negative'),
@@ -469,7 +469,7 @@ def spoil_vertex(value):
         ),
         (
             spoil_vertex("far"),
-            r'image "000000.png", annotation 3: Expected `float`, got `str`, in the field "bbox3D_cam',
+            r'image "000000.png", annotation 3: Expected `float \| null`, got `str`, in the field "bbox3D_cam',
         ),
         (drop("annotations", 2, "bbox3D_cam"), r"annotation 3: .*missing required field `bbox3D_cam`"),
         (put("annotations", 2, "bbox3D_cam", [[0, 0, 1]]), r"annotation 3: Expected `array` of length 8"),

@@ -4,6 +4,7 @@ import io
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,8 @@ def test_an_inventory_joins_what_the_files_know_of_each_thing(scenes, inventorie
 
 def test_the_makers_of_questions_see_the_same_things(scenes, inventories):
     assert tuple(found.flat for found in inventories) == coco.read(scenes / "instances.json").pictures
-    assert tuple(found.solid for found in inventories) == omni3d.read(scenes / "cuboids.json").pictures
+    solid = omni3d.read(scenes / "cuboids.json").pictures  # the makers do not look at the camera
+    assert [found.solid for found in inventories] == [replace(picture, intrinsics=None) for picture in solid]
 
 
 @pytest.mark.parametrize("name", ["instances.json", "cuboids.json"])

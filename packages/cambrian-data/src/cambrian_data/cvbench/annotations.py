@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from cambrian_data.boxes import Box
 
 Vertex = tuple[float, float, float]
+Matrix = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +65,23 @@ Thing = TypeVar("Thing", Instance, Cuboid)
 
 @dataclass(frozen=True, slots=True)
 class Picture(Generic[Thing]):
-    """A picture and the things in it, by rising id."""
+    """A picture and the things in it.
+
+    Attributes:
+        file_name: its path in the folder of pictures.
+        width: pixels.
+        height: pixels.
+        things: by rising id.
+        intrinsics: the camera's K, pixels; None where it is not known.
+        complete: categories of which every instance in the picture was annotated; None for all of the file's.
+    """
 
     file_name: str
     width: int
     height: int
     things: tuple[Thing, ...]
+    intrinsics: Matrix | None = None
+    complete: frozenset[str] | None = None
 
     @property
     def area(self) -> int:
@@ -78,14 +91,16 @@ class Picture(Generic[Thing]):
 
 @dataclass(frozen=True, slots=True)
 class Annotations(Generic[Thing]):
-    """The content of one annotation file.
+    """The content of one annotation file, or of a folder of them.
 
     Attributes:
         file: that it was read from.
         categories: names, in alphabetical order.
         pictures: by rising file name.
+        left_out: annotations that give no thing, counted by reason.
     """
 
     file: Path
     categories: tuple[str, ...]
     pictures: tuple[Picture[Thing], ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)

@@ -11,7 +11,8 @@ import msgspec
 from cambrian_data.boxes import Box
 from cambrian_data.cvbench.annotations import Cuboid, Instance, Picture
 from cambrian_data.cvbench.sources import coco, omni3d
-from cambrian_data.cvbench.sources.dataset_file import COCO_INSTANCES, decode
+from cambrian_data.cvbench.sources.dataset_file import decode
+from cambrian_data.cvbench.sources.kinds import COCO_INSTANCES
 from cambrian_data.errors import DataError
 
 

@@ -1,5 +1,9 @@
-"""Readers of annotation files, one module a format: file -> `Annotations`."""
+"""Readers of annotation files, one module a format: file -> `Annotations`.
 
-from cambrian_data.cvbench.sources import coco, omni3d
+Reading order: kinds and dataset_file, then coco with outlines, omni3d, ade20k with ade20k_names and ade20k_shapes, and
+ade20k_masks, which alone needs scipy and is therefore not imported here.
+"""
 
-__all__ = ["coco", "omni3d"]
+from cambrian_data.cvbench.sources import ade20k, coco, omni3d
+
+__all__ = ["ade20k", "coco", "omni3d"]

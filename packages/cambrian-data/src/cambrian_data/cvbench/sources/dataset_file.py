@@ -6,10 +6,9 @@ that fails is the file read a second time, to say which image, annotation and fi
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -17,7 +16,8 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from cambrian_data.boxes import Box
-from cambrian_data.cvbench.annotations import Annotations, Picture, Thing
+from cambrian_data.cvbench.annotations import Annotations, Matrix, Picture, Thing
+from cambrian_data.cvbench.sources import kinds
 from cambrian_data.errors import DataError
 from cambrian_data.records import shown
 
@@ -33,16 +33,30 @@ class Category(msgspec.Struct, gc=False):
     name: str
 
 
-class ImageEntry(Protocol):
+class Sized(Protocol):
+    """Whatever has a picture's size."""
+
+    @property
+    def width(self) -> int:
+        """In pixels."""
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+
+
+class ImageEntry(Sized, Protocol):
     """An entry of "images"."""
 
     id: int
-    width: int
-    height: int
 
     @property
     def name(self) -> str:
         """The picture's path, as the file gives it."""
+
+    @property
+    def intrinsics(self) -> Matrix | None:
+        """The camera's K, pixels; None where the file has none."""
 
 
 class AnnotationEntry(Protocol):
@@ -56,59 +70,46 @@ class AnnotationEntry(Protocol):
 Image = TypeVar("Image", bound=ImageEntry)
 Entry = TypeVar("Entry", bound=AnnotationEntry)
 Document = TypeVar("Document", bound=msgspec.Struct)
+Hook = Callable[[type, Any], Any]
 
 
-def decode(file: Path, form: type[Document], kind: str) -> Document:
+def decode(file: Path, form: type[Document], kind: str, hook: Hook | None = None) -> Document:
     """The file as typed entries.
+
+    Args:
+        file: that is read.
+        form: of its content.
+        kind: that it must be of, one of the names in `kinds`.
+        hook: for types of our own, as msgspec wants it.
 
     Raises:
         DataError: if it cannot be read, is of another kind, or an entry lacks a field or has one of a wrong type.
     """
+    content = kinds.read_bytes(file, kind)
     try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror or error}.") from error
-    try:
-        return msgspec.json.decode(content, type=form)
+        found = kinds.of_document(kinds.sketch(content))
+        if found != kind:
+            raise kinds.refuse(file, found, kind)
+        return msgspec.json.decode(content, type=form, dec_hook=hook)
     except (msgspec.DecodeError, UnicodeDecodeError):  # NaN, too, is no JSON to msgspec, though many files hold it
-        return decode_slowly(file, content, form, kind)
+        return decode_slowly(file, content, form, kind, hook)
 
 
-def decode_slowly(file: Path, content: bytes, form: type[Document], kind: str) -> Document:
+def decode_slowly(file: Path, content: bytes, form: type[Document], kind: str, hook: Hook | None) -> Document:
     """The same with Python's reader, which takes NaN, and with errors that name image and field."""
+    document = kinds.parse(file, content, kind, without_outline)
     try:
-        document = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: malformed JSON: {error}; expected {kind}.") from error
-    found = recognise(document)
-    if found != kind:
-        raise DataError(f"{file}: this is {found}; expected {kind}.")
-    try:
-        return msgspec.convert(document, form)
+        return msgspec.convert(document, form, dec_hook=hook)
     except msgspec.ValidationError as error:
         problem, _, where = str(error).partition(" - at ")
         raise DataError(f"{file}: {place(document, where.strip('`'))}: {problem}{field(where)}.") from error
 
 
-COCO_INSTANCES = "a COCO-format instances file"
-OMNI3D_CUBOIDS = "an Omni3D-format cuboids file"
-
-
-def recognise(document: Any) -> str:
-    """What a parsed JSON file is, in words."""
-    if not isinstance(document, dict):
-        return f"a JSON {'list' if isinstance(document, list) else 'value'}"
-    missing = [key for key in ("images", "annotations", "categories") if not isinstance(document.get(key), list)]
-    first = next(iter(document.get("annotations") or ()), None) if "annotations" not in missing else None
-    if isinstance(first, dict) and "caption" in first:
-        return "a COCO captions file"
-    if isinstance(first, dict) and "keypoints" in first:
-        return "a COCO keypoints file"
-    if missing:
-        return f'a JSON object without the list "{missing[0]}"'
-    if isinstance(first, dict) and ("bbox3D_cam" in first or "bbox2D_tight" in first or "valid3D" in first):
-        return OMNI3D_CUBOIDS
-    return COCO_INSTANCES
+def without_outline(entry: dict[str, Any]) -> dict[str, Any]:
+    """The entry without what fills memory and is not used: the outline of a thing whose area is stated."""
+    if entry.get("area") is not None:
+        entry.pop("segmentation", None)
+    return entry
 
 
 def place(document: Any, where: str) -> str:
@@ -121,12 +122,18 @@ def place(document: Any, where: str) -> str:
     identity = entry.get("id") if isinstance(entry, dict) else None
     number = f"number {index + 1}" if identity is None else str(identity)
     noun = {"annotations": "annotation", "images": "image", "categories": "category"}.get(entries, entries)
-    if entries != "annotations" or not isinstance(entry, dict):
+    if not isinstance(entry, dict) or entries not in ("annotations", "images"):
         return f"{noun} {number}"
+    if entries == "images":
+        return f"image {shown(stated_path(entry) or identity)}"
     images: list[Any] = document["images"]
     image: Any = next((image for image in images if same_id(image, entry.get("image_id"))), {})
-    name = image.get("file_name") or image.get("file_path") or entry.get("image_id")
-    return f"image {shown(name)}, {noun} {number}"
+    return f"image {shown(stated_path(image) or entry.get('image_id'))}, {noun} {number}"
+
+
+def stated_path(image: dict[str, Any]) -> object:
+    """The path of a parsed image, in COCO's or Omni3D's field."""
+    return image.get("file_name") or image.get("file_path")
 
 
 def same_id(image: object, image_id: object) -> bool:
@@ -145,7 +152,7 @@ def assemble(
     images: Sequence[Image],
     annotations: Iterable[Entry],
     categories: Sequence[Category],
-    to_thing: Callable[[Entry, str, Image, str], Thing | None],
+    to_thing: Callable[[Entry, str, Image, str], Thing | str],
 ) -> Annotations[Thing]:
     """Puts every annotation into its picture, in an order that does not depend on the file's.
 
@@ -154,14 +161,16 @@ def assemble(
         images: of the file.
         annotations: of the file.
         categories: of the file.
-        to_thing: (annotation, category, image, place for messages) -> the thing, None if it must not be asked about.
+        to_thing: (annotation, category, image, place for messages) -> the thing, or the reason to leave it out.
 
     Raises:
         DataError: if ids are double or unknown, or whatever to_thing finds.
     """
     image_of = by_id(file, "image", images)
     name_of = {number: category.name for number, category in by_id(file, "category", categories).items()}
+    places = {number: f"{file}: image {shown(image.name)}" for number, image in image_of.items()}
     things: dict[int, list[Thing]] = defaultdict(list)
+    left_out: Counter[str] = Counter()
     seen: set[int] = set()
     for entry in annotations:
         image = image_of.get(entry.image_id)
@@ -169,36 +178,45 @@ def assemble(
             raise DataError(
                 f'{file}: annotation {entry.id}: "image_id" is {entry.image_id}, which is no image of this file.'
             )
-        where = f"{file}: image {shown(image.name)}, annotation {entry.id}"
+        where = f"{places[entry.image_id]}, annotation {entry.id}"
         if entry.id in seen:
             raise DataError(f'{where}: "id" {entry.id} occurs twice; ids of annotations must be unique.')
         seen.add(entry.id)
         if entry.category_id not in name_of:
             raise DataError(f'{where}: "category_id" is {entry.category_id}, which is no category of this file.')
         thing = to_thing(entry, name_of[entry.category_id], image, where)
-        if thing is not None:
+        if isinstance(thing, str):
+            left_out[thing] += 1
+        else:
             things[entry.image_id].append(thing)
     pictures = [
-        Picture(image.name, image.width, image.height, tuple(sorted(things[image.id], key=lambda thing: thing.id)))
+        Picture(
+            image.name,
+            image.width,
+            image.height,
+            tuple(sorted(things[image.id], key=lambda thing: thing.id)),
+            image.intrinsics,
+        )
         for image in sorted(images, key=lambda image: image.name)
     ]
-    return Annotations(file, tuple(sorted(set(name_of.values()))), tuple(pictures))
+    return Annotations(file, tuple(sorted(set(name_of.values()))), tuple(pictures), dict(sorted(left_out.items())))
 
 
 def by_id(file: Path, noun: str, entries: Sequence[Any]) -> dict[int, Any]:
-    """The entries by their ids.
+    """The entries by their ids. Two categories may share a name: they are one to whoever reads the question.
 
     Raises:
-        DataError: for an id or name given twice, an empty name, or a picture without pixels.
+        DataError: for an id or a picture given twice, an empty name, or a picture without pixels.
     """
     found: dict[int, Any] = {}
     names: set[str] = set()
     for entry in entries:
         if entry.id in found:
             raise DataError(f'{file}: {noun} "id" {entry.id} occurs twice; ids must be unique.')
-        if not entry.name.strip() or entry.name in names:
-            problem = "occurs twice" if entry.name in names else "is empty"
-            raise DataError(f"{file}: {noun} {entry.id}: the name {shown(entry.name)} {problem}.")
+        if not entry.name.strip():
+            raise DataError(f"{file}: {noun} {entry.id}: the name {shown(entry.name)} is empty.")
+        if noun == "image" and entry.name in names:
+            raise DataError(f"{file}: {noun} {entry.id}: the name {shown(entry.name)} occurs twice.")
         if noun == "image" and (entry.width < 1 or entry.height < 1):
             raise DataError(
                 f'{file}: image {shown(entry.name)}: "width" and "height" are {entry.width} and {entry.height}; '
@@ -209,7 +227,7 @@ def by_id(file: Path, noun: str, entries: Sequence[Any]) -> dict[int, Any]:
     return found
 
 
-def checked_box(edges: Edges, image: ImageEntry, where: str, name: str) -> Box:
+def checked_box(edges: Edges, image: Sized, where: str, name: str) -> Box:
     """The box, cut at the picture's edges.
 
     Raises:
