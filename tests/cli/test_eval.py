@@ -1,4 +1,4 @@
-"""`cambrian eval`, `cambrian data cvbench`, and the evaluation at the end of `cambrian train`."""
+"""`cambrian eval`, and the evaluation at the end of `cambrian train`."""
 
 import json
 import signal
@@ -27,12 +27,12 @@ def benchmark(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("benchmark")
     scenes, bench = folder / "scenes", folder / "bench"
     commands = (
-        ["scenes", "--output", scenes, "--count", 40, "--seed", 9, "--side", 32],
-        ["cvbench", "--scenes", scenes, "--output", bench, "--count-per-task", 4, "--json"],
+        ["data", "scenes", "--output", scenes, "--count", 40, "--seed", 9, "--side", 32],
+        ["cvbench", "build", "--scenes", scenes, "--output", bench, "--count-per-task", 4, "--json"],
     )
     for command in commands:
         done = subprocess.run(
-            [sys.executable, "-m", "cambrian_cli", "data", *map(str, command)],
+            [sys.executable, "-m", "cambrian_cli", *map(str, command)],
             capture_output=True,
             text=True,
             check=True,
@@ -250,10 +250,6 @@ def test_an_output_that_cannot_be_made_is_refused(refused, benchmark, tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "nowhere" / "else")
     message = refused("eval", "cvbench", "--model", "random", "--data", benchmark, "--output", "link")
     assert "link: the folder cannot be made" in message
-
-
-def test_scenes_that_are_none_make_no_questions(refused, tmp_path):
-    assert "no finished scenes" in refused("data", "cvbench", "--scenes", tmp_path, "--output", tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from cambrian_model.errors import CambrianModelError
 def test_help_names_every_command_and_the_exit_statuses(cambrian):
     outcome = cambrian("--help")
     assert outcome.status == 0
-    for command in ("train", "pretrain", "finetune", "ask", "eval", "recipes", "data"):
+    for command in ("train", "pretrain", "finetune", "ask", "eval", "recipes", "data", "cvbench"):
         assert f"  {command} " in outcome.stdout
     assert "Exit status" in outcome.stdout
 
@@ -32,7 +32,8 @@ def test_help_names_every_command_and_the_exit_statuses(cambrian):
         ["eval"],
         ["recipes", "show"],
         ["data", "scenes"],
-        ["data", "cvbench"],
+        ["cvbench", "build"],
+        ["cvbench", "rules"],
     ],
 )
 def test_every_command_explains_itself(cambrian, command):

@@ -320,8 +320,10 @@ def loose_and_strict(name, low, high):
         pair = [(RelationRules(margin=m), SpaceRules(margin=m)) for m in (low, high)]
     elif name == "max_overlap":
         pair = [(RelationRules(max_overlap=m), SpaceRules(max_overlap=m)) for m in (high, low)]
+    elif name == "max_covered":
+        pair = [(RelationRules(), SpaceRules(max_covered=m)) for m in (high, low)]
     else:
-        values = (high, low) if name == "max_truncation" else (low, high)
+        values = (high, low) if name in ("max_truncation", "max_area") else (low, high)
         pair = [(RelationRules(seen=s), SpaceRules(seen=s)) for s in (SeenRules(**{name: v}) for v in values)]
     return [
         Rules(count=CountRules(seen=relation.seen), relation=relation, depth=space, distance=space)
@@ -332,13 +334,24 @@ def loose_and_strict(name, low, high):
 @settings(max_examples=200)
 @given(
     st.data(),
-    st.sampled_from(["margin", "max_overlap", "min_area", "min_visibility", "max_truncation"]),
+    st.sampled_from(
+        ["margin", "max_overlap", "min_area", "max_area", "min_visibility", "max_truncation", "max_covered"]
+    ),
     st.tuples(st.floats(0, 1), st.floats(0, 1)),
 )
 def test_stricter_rules_only_remove_questions(data, name, bounds):
     loose, strict = loose_and_strict(name, min(bounds), max(bounds))
     for picture, make in ((data.draw(flat_pictures()), of_flat), (data.draw(solid_pictures()), of_solid)):
         assert facts(make(picture, strict)) <= facts(make(picture, loose))
+
+
+@given(flat_pictures())
+def test_what_is_not_fully_annotated_is_not_counted_and_only_told_apart_by_a_box(picture):
+    rules = Rules(relation=RelationRules(draw_boxes=False))
+    partly = replace(picture, complete=frozenset({"ball", "ring"}))
+    found, other = of_flat(picture, rules), of_flat(partly, rules)
+    assert facts(c for c in other if c.answer != "0") <= facts(found)
+    assert {name for candidate in other for name in candidate.category} <= {"ball", "ring"}
 
 
 @given(flat_pictures(), solid_pictures())

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cambrian_cli.commands import ask, data, encoders, recipes, train
+from cambrian_cli.commands import ask, cvbench, data, encoders, recipes, train
 from cambrian_cli.commands.convert import convert
 from cambrian_cli.commands.eval import evaluate
 from cambrian_cli.commands.export import export
@@ -67,6 +67,7 @@ app.command("tiny-parts", epilog=EXIT_STATUSES)(tiny_parts)
 app.add_typer(encoders.app)
 app.add_typer(recipes.app)
 app.add_typer(data.app)
+app.add_typer(cvbench.app)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,7 +1,9 @@
 """CV-Bench questions from annotations: counts, relations, depth and distances, with choices, letters and wording.
 
-Reading order: annotations, sources, rules, candidates, makers, balance, questions, build; then drawing, pictures and
-layout for the benchmark, answers and training for records, scenes for both from rendered scenes.
+Reading order: annotations, sources, rules, candidates, rejections, makers with kinship, balance, questions with names,
+build; then drawing, pictures, layout and folder for a benchmark, answers and training for records, scenes for both from
+rendered scenes; inputs, geometry, tables, card and benchmark for a benchmark from any annotation files; review and
+audit for what comes after. `benchmark` needs pyarrow, `rulebook` PyYAML; nothing that is imported here does.
 """
 
 from cambrian_data.cvbench.answers import reasoned_answer, short_answer

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from cambrian_data.cvbench.candidates import Candidate
 from cambrian_data.cvbench.lots import lot, shuffled
+from cambrian_data.cvbench.rejections import Rejections
 
 Group = tuple[str, ...]
 
@@ -31,7 +32,13 @@ class Cell(NamedTuple):
     answer: str
 
 
-def choose(candidates: Iterable[Candidate[Any]], count: int | None, per_picture: int, seed: int) -> list[Chosen]:
+def choose(
+    candidates: Iterable[Candidate[Any]],
+    count: int | None,
+    per_picture: int,
+    seed: int,
+    per_category: int | None = None,
+) -> list[Chosen]:
     """Chooses what is asked, groups taking turns, until there are enough or no round can be completed.
 
     Args:
@@ -39,11 +46,12 @@ def choose(candidates: Iterable[Candidate[Any]], count: int | None, per_picture:
         count: wanted; the last round is left incomplete if it is no multiple. None for as many as can be balanced.
         per_picture: at most.
         seed: of the choice.
+        per_category: questions whose first subject is of one category, at most; None for any number.
 
     Returns:
         At most count, in a drawn order.
     """
-    pool = Pool(candidates, seed)
+    pool = Pool(candidates, seed, per_category)
     chosen: list[Chosen] = []
     for cap in range(1, min(per_picture, pool.most_in_picture) + 1):  # every picture once, before any comes again
         pool.refill(cap)
@@ -69,11 +77,13 @@ def take_rounds(pool: Pool, count: int | None, seed: int) -> list[Chosen]:
 class Pool:
     """The candidates that are left, by group and answer, best first."""
 
-    def __init__(self, candidates: Iterable[Candidate[Any]], seed: int) -> None:
+    def __init__(self, candidates: Iterable[Candidate[Any]], seed: int, per_category: int | None) -> None:
         self._seed = seed
         self._cap = 0
+        self._per_category = per_category
         self._used_facts: set[tuple[object, ...]] = set()
         self._in_picture: Counter[str] = Counter()
+        self._in_category: Counter[str] = Counter()
         self._rounds: Counter[Group] = Counter()
         cells: dict[Cell, list[Candidate[Any]]] = defaultdict(list)
         available: Counter[str] = Counter()
@@ -101,18 +111,49 @@ class Pool:
                 for one in found:  # what was taken goes back, for other groups
                     self._used_facts.discard(one.candidate.fact)
                     self._in_picture[one.candidate.picture.file_name] -= 1
+                    self._in_category[one.candidate.category[0]] -= 1
                 return []
             found.append(Chosen(candidate, group))
         return found
 
     def _take(self, cell: Cell) -> Candidate[Any] | None:
         for candidate in self._waiting.get(cell, ()):
-            fact, picture = candidate.fact, candidate.picture.file_name
-            if fact not in self._used_facts and self._in_picture[picture] < self._cap:
+            fact, picture, category = candidate.fact, candidate.picture.file_name, candidate.category[0]
+            is_full = self._per_category is not None and self._in_category[category] >= self._per_category
+            if fact not in self._used_facts and self._in_picture[picture] < self._cap and not is_full:
                 self._used_facts.add(fact)
                 self._in_picture[picture] += 1
+                self._in_category[category] += 1
                 return candidate
         return None
+
+
+def left_over(
+    candidates: Iterable[Candidate[Any]],
+    chosen: Sequence[Chosen],
+    count: int | None,
+    per_picture: int,
+    per_category: int | None = None,
+) -> Rejections:
+    """Why the candidates that were not chosen were not, counted by rule; count and caps are those of `choose`."""
+    otherwise = "candidate: enough" if len(chosen) == count else "candidate: balance"
+    asked = [one.candidate for one in chosen]
+    identities, facts = {id(one) for one in asked}, {one.fact for one in asked}
+    in_picture = Counter(one.picture.file_name for one in asked)
+    in_category = Counter(one.category[0] for one in asked)
+    rejected: Rejections = Counter()
+    for candidate in candidates:
+        if id(candidate) in identities:
+            continue
+        if candidate.fact in facts:
+            rejected["candidate: fact"] += 1
+        elif in_picture[candidate.picture.file_name] >= per_picture:
+            rejected["candidate: per_picture"] += 1
+        elif per_category is not None and in_category[candidate.category[0]] >= per_category:
+            rejected["candidate: per_category"] += 1
+        else:
+            rejected[otherwise] += 1
+    return rejected
 
 
 def spread(candidates: Sequence[Candidate[Any]], cell: Cell, seed: int) -> list[Candidate[Any]]:

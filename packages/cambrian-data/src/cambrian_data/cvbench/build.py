@@ -10,11 +10,13 @@ from typing import Any
 import msgspec
 
 from cambrian_data.cvbench.annotations import Annotations, Cuboid, Instance
-from cambrian_data.cvbench.balance import Chosen, arrange, choose, places
+from cambrian_data.cvbench.balance import Chosen, arrange, choose, left_over, places
 from cambrian_data.cvbench.candidates import Candidate, Task
+from cambrian_data.cvbench.lots import shuffled
 from cambrian_data.cvbench.makers import count_candidates, depth_candidates, distance_candidates, relation_candidates
 from cambrian_data.cvbench.questions import Question, choice_text
-from cambrian_data.cvbench.rules import Rules
+from cambrian_data.cvbench.rejections import Rejections
+from cambrian_data.cvbench.rules import CountRules, RelationRules, Rules, SpaceRules
 from cambrian_data.errors import DataError
 
 Candidates = list[Candidate[Any]]
@@ -40,25 +42,73 @@ class TaskSummary(msgspec.Struct, frozen=True, kw_only=True):
     categories: dict[str, int]
 
 
-def candidates_2d(annotations: Annotations[Instance], rules: Rules) -> dict[Task, Candidates]:
-    """What Count and Relation could ask; the annotations must be complete for their categories."""
-    pictures, categories = annotations.pictures, annotations.categories
-    return {
-        Task.COUNT: [one for picture in pictures for one in count_candidates(picture, categories, rules.count)],
-        Task.RELATION: [one for picture in pictures for one in relation_candidates(picture, rules.relation)],
+def candidates_2d(
+    annotations: Annotations[Instance], rules: Rules, rejected: Mapping[Task, Rejections] | None = None
+) -> dict[Task, Candidates]:
+    """What Count and Relation could ask.
+
+    Args:
+        annotations: complete for their categories, unless a picture says for which it is.
+        rules: of the tasks.
+        rejected: for each task, counts what its rules refuse.
+    """
+    counts, relations = tallies(rejected, Task.COUNT, Task.RELATION)
+    found: dict[Task, Candidates] = {Task.COUNT: [], Task.RELATION: []}
+    most = rules.relation.pool_per_picture
+    for picture in annotations.pictures:
+        found[Task.COUNT] += count_candidates(picture, annotations.categories, rules.count, counts)
+        found[Task.RELATION] += pool(list(relation_candidates(picture, rules.relation, relations)), most, relations)
+    return found
+
+
+def candidates_3d(
+    annotations: Annotations[Cuboid], rules: Rules, rejected: Mapping[Task, Rejections] | None = None
+) -> dict[Task, Candidates]:
+    """What Depth and Distance could ask; the arguments are those of `candidates_2d`."""
+    depths, distances = tallies(rejected, Task.DEPTH, Task.DISTANCE)
+    found: dict[Task, Candidates] = {Task.DEPTH: [], Task.DISTANCE: []}
+    for picture in annotations.pictures:
+        of_depth = list(depth_candidates(picture, rules.depth, depths))
+        of_distance = list(distance_candidates(picture, rules.distance, distances))
+        found[Task.DEPTH] += pool(of_depth, rules.depth.pool_per_picture, depths)
+        found[Task.DISTANCE] += pool(of_distance, rules.distance.pool_per_picture, distances)
+    return found
+
+
+def tallies(rejected: Mapping[Task, Rejections] | None, *tasks: Task) -> list[Rejections]:
+    """The counts of these tasks, or some that nobody reads."""
+    return [Counter() if rejected is None else rejected[task] for task in tasks]
+
+
+def pool(found: Candidates, most: int | None, rejected: Rejections) -> Candidates:
+    """At most so many of the candidates of one picture, by lot."""
+    if most is None or len(found) <= most:
+        return found
+    rejected["candidate: pool_per_picture"] += len(found) - most
+    drawn = shuffled(range(len(found)), 0, "pool", found[0].task, found[0].picture.file_name)
+    return [found[number] for number in drawn[:most]]
+
+
+def task_rules(rules: Rules, task: Task) -> CountRules | RelationRules | SpaceRules:
+    """The rules of a task."""
+    of_task: dict[Task, CountRules | RelationRules | SpaceRules] = {
+        Task.COUNT: rules.count,
+        Task.RELATION: rules.relation,
+        Task.DEPTH: rules.depth,
+        Task.DISTANCE: rules.distance,
     }
+    return of_task[task]
 
 
-def candidates_3d(annotations: Annotations[Cuboid], rules: Rules) -> dict[Task, Candidates]:
-    """What Depth and Distance could ask."""
-    pictures = annotations.pictures
-    return {
-        Task.DEPTH: [one for picture in pictures for one in depth_candidates(picture, rules.depth)],
-        Task.DISTANCE: [one for picture in pictures for one in distance_candidates(picture, rules.distance)],
-    }
-
-
-def select(candidates: Candidates, task: Task, *, count: int | None, seed: int, rules: Rules) -> list[Question]:
+def select(
+    candidates: Candidates,
+    task: Task,
+    *,
+    count: int | None,
+    seed: int,
+    rules: Rules,
+    rejected: Rejections | None = None,
+) -> list[Question]:
     """Chooses what a task asks, and how, so that answers, letters and the order of choices are balanced.
 
     Args:
@@ -67,14 +117,12 @@ def select(candidates: Candidates, task: Task, *, count: int | None, seed: int, 
         count: wanted; fewer if no more can be balanced, None for as many as can.
         seed: same candidates, same seed, same questions.
         rules: caps, and whether choices are shuffled.
+        rejected: counts the candidates that are not asked, by rule.
     """
-    caps = {
-        Task.COUNT: rules.count.per_picture,
-        Task.RELATION: rules.relation.per_picture,
-        Task.DEPTH: rules.depth.per_picture,
-        Task.DISTANCE: rules.distance.per_picture,
-    }
-    chosen = choose(candidates, count, caps[task], seed)
+    caps = task_rules(rules, task)
+    chosen = choose(candidates, count, caps.per_picture, seed, caps.per_category)
+    if rejected is not None:
+        rejected.update(left_over(candidates, chosen, count, caps.per_picture, caps.per_category))
     if task is not Task.COUNT and not rules.shuffle_choices:
         return [to_question(one, list(one.group)) for one in chosen]
     return [

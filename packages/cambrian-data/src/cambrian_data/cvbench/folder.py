@@ -1,15 +1,16 @@
 """A folder that is made once: marked while it is made, finished by its manifest, never touched again.
 
 The same request on a finished folder only reads the manifest; on an unfinished one it starts anew, which gives the same
-bytes; another request is refused. One process at a time may write to a folder.
+bytes; another request is refused, unless nothing was written yet. One process at a time may write to a folder.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import BinaryIO, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -24,6 +25,8 @@ class Kind(NamedTuple):
     manifest: str
     marker: str
 
+
+CHUNK = 1 << 20  # bytes read at once
 
 QUESTIONS = Kind("questions", "cvbench.json", "cvbench.unfinished")
 
@@ -61,6 +64,18 @@ class Writer:
         """Writes a table that is either whole or not there."""
         write_atomically(self._output / name, content)
         self._digest.update(content)
+
+    @contextmanager
+    def stream(self, name: str) -> Iterator[BinaryIO]:
+        """A file that is written piece by piece, and has its name only when it is whole."""
+        path = self._output / name
+        temporary = path.with_name(path.name + ".tmp")
+        with temporary.open("wb") as file:
+            yield file
+        with temporary.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                self._digest.update(chunk)
+        temporary.replace(path)
 
     @property
     def content_hash(self) -> str:
@@ -110,7 +125,8 @@ def claim(
     if (output / kind.manifest).exists():
         return finished_summary(output, request, form, missing, kind)
     if marker.exists():
-        if marker.read_bytes() != wanted:
+        is_begun = any(path != marker for path in output.iterdir())
+        if is_begun and marker.read_bytes() != wanted:
             raise DataError(f"{output} holds unfinished {kind.what} of another request; choose another folder.")
     elif output.exists() and any(output.iterdir()):
         raise DataError(f"{output} is not empty and holds no {kind.what}; choose an empty or a new folder.")
@@ -142,3 +158,12 @@ def differences(held: dict[str, object], wanted: dict[str, object]) -> str:
     """The first few keys in which two requests differ, with both values."""
     keys = [key for key in {**held, **wanted} if held.get(key) != wanted.get(key)]
     return ", ".join(f"{key} {held.get(key)}, not {wanted.get(key)}" for key in keys[:3])
+
+
+def lack(output: Path, tables: Sequence[str], num_pictures: int) -> str | None:
+    """What a finished folder of questions lacks, in words; None if nothing."""
+    for name in tables:
+        if not (output / name).is_file():
+            return f"{output / name} is"
+    lost = num_pictures - sum(1 for _ in (output / "img").rglob("*.png"))
+    return f"{lost} of the {num_pictures} pictures in {output / 'img'} are" if lost > 0 else None

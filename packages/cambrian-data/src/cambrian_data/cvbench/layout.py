@@ -21,20 +21,22 @@ class Origin(NamedTuple):
     Attributes:
         source: by which the official score weighs, such as COCO.
         dataset: as people call it, such as COCO 2017 Validation Set.
+        stem: how the names of its pictures begin, such as omni3d_sunrgbd; the source in lower case if empty.
     """
 
     source: str
     dataset: str
+    stem: str = ""
 
 
-def file_names(questions: Sequence[Question], origin: Origin) -> list[str]:
+def file_names(questions: Sequence[Question], origins: Sequence[Origin]) -> list[str]:
     """A name for the picture of each question, such as img/2D/count/coco_287.png."""
-    numbers: Counter[Task] = Counter()
+    numbers: Counter[tuple[Task, str]] = Counter()
     names = []
-    for question in questions:
-        task = question.task
-        names.append(f"img/{task.part}/{task.lower()}/{origin.source.lower()}_{numbers[task]}.png")
-        numbers[task] += 1
+    for question, origin in zip(questions, origins, strict=True):
+        task, stem = question.task, origin.stem or origin.source.lower()
+        names.append(f"img/{task.part}/{task.lower()}/{stem}_{numbers[task, stem]}.png")
+        numbers[task, stem] += 1
     return names
 
 
@@ -68,3 +70,8 @@ def row(question: Question, index: int, name: str, origin: Origin) -> Row:
 def table(part: str) -> str:
     """The name of a part's file."""
     return f"test_{part.lower()}.jsonl"
+
+
+def parquet(part: str) -> str:
+    """The name of a part's file with the pictures in it."""
+    return f"test_{part.lower()}.parquet"

@@ -19,5 +19,15 @@ def lot(seed: int, *key: object) -> int:
 
 
 def shuffled(items: Iterable[Drawn], seed: int, *key: object) -> list[Drawn]:
-    """The items in a drawn order, which does not depend on the order given if their reprs differ."""
-    return sorted(items, key=lambda item: lot(seed, *key, item))
+    """The items in a drawn order, which does not depend on the order given if their reprs differ.
+
+    The lot of an item is `lot(seed, *key, item)`; what all items share is hashed once.
+    """
+    shared = blake2b("".join(("(", *(f"{part!r}, " for part in (seed, *key)))).encode(), digest_size=8)
+
+    def drawn(item: Drawn) -> bytes:
+        digest = shared.copy()
+        digest.update(f"{item!r})".encode())
+        return digest.digest()
+
+    return sorted(items, key=drawn)

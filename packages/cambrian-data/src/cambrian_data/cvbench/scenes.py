@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from cambrian_data.cvbench import layout
 from cambrian_data.cvbench.build import TaskSummary, build, candidates_2d, candidates_3d, summarise
 from cambrian_data.cvbench.candidates import Task
-from cambrian_data.cvbench.folder import Writer, make_once
+from cambrian_data.cvbench.folder import Writer, lack, make_once
 from cambrian_data.cvbench.layout import Origin
 from cambrian_data.cvbench.pictures import boxes, show
 from cambrian_data.cvbench.questions import Question
-from cambrian_data.cvbench.rules import Rules
+from cambrian_data.cvbench.rules import Rules, stated
 from cambrian_data.cvbench.sources import coco, omni3d
 from cambrian_data.cvbench.training import to_record
 from cambrian_data.errors import DataError
@@ -37,7 +37,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     scenes: str
     count_per_task: int | None
     seed: int
-    rules: Rules
+    rules: dict[str, Any]
     format_prompt: bool | None = None
     reasoning: bool | None = None
     format_version: int = FORMAT_VERSION
@@ -93,7 +93,7 @@ def write_scene_benchmark(
     request = to_request(scenes_dir, count_per_task, seed, rules)
 
     def make(writer: Writer) -> QuestionsSummary:
-        made = scene_questions(scenes_dir, count_per_task=count_per_task, seed=seed, rules=request.rules)
+        made = scene_questions(scenes_dir, count_per_task=count_per_task, seed=seed, rules=rules)
         images = scenes_dir / "images"
         rows: dict[str, list[bytes]] = {part: [] for part in SOURCES}
         names = picture_names(made.questions)
@@ -141,7 +141,7 @@ def write_scene_records(
     request = to_request(scenes_dir, count_per_task, seed, rules, format_prompt, reasoning)
 
     def make(writer: Writer) -> QuestionsSummary:
-        made = scene_questions(scenes_dir, count_per_task=count_per_task, seed=seed, rules=request.rules)
+        made = scene_questions(scenes_dir, count_per_task=count_per_task, seed=seed, rules=rules)
         images = scenes_dir / "images"
         lines: list[bytes] = []
         written: set[str] = set()
@@ -211,30 +211,34 @@ def to_request(
 ) -> Request:
     """The request, checked; scenes are known by their content, wherever they lie."""
     check_arguments(count_per_task, seed)
-    manifest = Path(scenes_dir) / SCENES_MANIFEST
-    try:
-        scenes = msgspec.json.decode(manifest.read_bytes(), type=ScenesSummary)
-    except OSError as error:
-        raise DataError(f"{scenes_dir} holds no finished scenes ({error}); make them with write_scenes.") from error
-    except msgspec.DecodeError as error:
-        raise DataError(f"{manifest} is not a manifest of scenes ({error}); make the scenes again.") from error
     return Request(
-        scenes=scenes.content_hash,
+        scenes=scenes_hash(scenes_dir),
         count_per_task=count_per_task,
         seed=seed,
-        rules=rules or Rules(),
+        rules=stated(rules or Rules()),
         format_prompt=format_prompt,
         reasoning=reasoning,
     )
 
 
+def scenes_hash(scenes_dir: Path) -> str:
+    """The content hash of finished scenes.
+
+    Raises:
+        DataError: if the folder holds none.
+    """
+    manifest = Path(scenes_dir) / SCENES_MANIFEST
+    try:
+        return msgspec.json.decode(manifest.read_bytes(), type=ScenesSummary).content_hash
+    except OSError as error:
+        raise DataError(f"{scenes_dir} holds no finished scenes ({error}); make them with write_scenes.") from error
+    except msgspec.DecodeError as error:
+        raise DataError(f"{manifest} is not a manifest of scenes ({error}); make the scenes again.") from error
+
+
 def picture_names(questions: Sequence[Question]) -> list[str]:
     """The name of each question's picture in the benchmark."""
-    return [
-        name
-        for part, source in SOURCES.items()
-        for name in layout.file_names([one for one in questions if one.task.part == part], Origin(source, ""))
-    ]
+    return layout.file_names(questions, [Origin(SOURCES[one.task.part], "") for one in questions])
 
 
 def to_summary(made: SceneQuestions, writer: Writer) -> QuestionsSummary:
@@ -249,11 +253,7 @@ def to_summary(made: SceneQuestions, writer: Writer) -> QuestionsSummary:
 
 def missing(output: Path, tables: Sequence[str], summary: QuestionsSummary) -> str | None:
     """What a finished folder lacks, in words; None if nothing."""
-    for name in tables:
-        if not (output / name).is_file():
-            return f"{output / name} is"
-    lost = summary.num_pictures - sum(1 for _ in (output / "img").rglob("*.png"))
-    return f"{lost} of the {summary.num_pictures} pictures in {output / 'img'} are" if lost > 0 else None
+    return lack(output, tables, summary.num_pictures)
 
 
 def report(progress: Progress | None, done: int, count: int) -> None:

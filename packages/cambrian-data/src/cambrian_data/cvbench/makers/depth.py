@@ -2,33 +2,54 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from itertools import permutations
 
 import numpy as np
 
 from cambrian_data.cvbench.annotations import Cuboid, Picture
 from cambrian_data.cvbench.candidates import Candidate, Task
-from cambrian_data.cvbench.makers.space import are_told_apart, askable_cuboids, spans, vertices
+from cambrian_data.cvbench.makers.space import (
+    CAMERA,
+    askable_cuboids,
+    boxes_apart,
+    of_other_categories,
+    spans,
+    vertices,
+)
+from cambrian_data.cvbench.rejections import Rejections
 from cambrian_data.cvbench.rules import SpaceRules
 
-CAMERA = np.zeros(3)
 COLOURS = ("red", "blue")
 
 
-def depth_candidates(picture: Picture[Cuboid], rules: SpaceRules) -> Iterator[Candidate[Cuboid]]:
+def depth_candidates(
+    picture: Picture[Cuboid], rules: SpaceRules, rejected: Rejections | None = None
+) -> Iterator[Candidate[Cuboid]]:
     """Pairs of things of different categories of which one lies before the other, whole and by the margin.
+
+    Args:
+        picture: asked about.
+        rules: of the task.
+        rejected: counts the things and the pairs refused, by rule.
 
     Yields:
         Every such pair twice: the nearer thing in the red box, and in the blue one.
     """
-    cuboids = askable_cuboids(picture, rules, num_categories=2)
-    distances = spans(vertices(cuboids), CAMERA)
-    for near, far in permutations(range(len(cuboids)), 2):
+    rejected = Counter() if rejected is None else rejected
+    cuboids = askable_cuboids(picture, rules, num_categories=2, rejected=rejected)
+    if not cuboids:
+        return
+    others = of_other_categories(cuboids)
+    before = spans(vertices(cuboids), CAMERA).before(rules.margin) & others
+    plain = before & boxes_apart(cuboids, rules)
+    num_before = int(np.count_nonzero(before))
+    rejected["pair: margin"] += int(np.count_nonzero(others)) // 2 - num_before
+    rejected["pair: max_overlap"] += num_before - int(np.count_nonzero(plain))
+    for near, far in np.argwhere(plain).tolist():
         pair = cuboids[near], cuboids[far]
-        if distances[near].is_before(distances[far], rules.margin) and are_told_apart(pair, rules):
-            yield candidate(picture, pair, "red")
-            yield candidate(picture, pair[::-1], "blue")
+        yield candidate(picture, pair, "red")
+        yield candidate(picture, pair[::-1], "blue")
 
 
 def candidate(picture: Picture[Cuboid], pair: tuple[Cuboid, Cuboid], answer: str) -> Candidate[Cuboid]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from itertools import permutations
+from itertools import combinations
 from typing import NamedTuple
 
-from cambrian_data.boxes import Box
 from cambrian_data.cvbench.annotations import Instance, Picture
 from cambrian_data.cvbench.candidates import Candidate, Task
-from cambrian_data.cvbench.makers.categories import by_category
+from cambrian_data.cvbench.makers.categories import by_category, doubt
+from cambrian_data.cvbench.names import is_background
+from cambrian_data.cvbench.rejections import Rejections
 from cambrian_data.cvbench.rules import RelationRules
 
 LEFT_RIGHT = ("left", "right")
@@ -22,52 +24,87 @@ class Interval(NamedTuple):
     low: float
     high: float
 
-    def is_before(self, other: Interval, side: int, rules: RelationRules) -> bool:
-        """Whether it lies plainly before the other: centres apart by the margin of the side, overlapping little."""
+    def refusal(self, other: Interval, side: int, rules: RelationRules) -> str | None:
+        """The name of the rule by which it does not lie plainly before the other, None if it does.
+
+        Plainly is: centres apart by the margin of the picture's side, overlapping little.
+        """
         apart = (other.low + other.high - self.low - self.high) / 2
+        if not (apart > 0 and apart >= rules.margin * side):
+            return "margin"
         shared = min(self.high, other.high) - max(self.low, other.low)
         shorter = min(self.high - self.low, other.high - other.low)
-        return apart > 0 and apart >= rules.margin * side and shared <= rules.max_overlap * shorter
+        return None if shared <= rules.max_overlap * shorter else "max_overlap"
 
 
-def relation_candidates(picture: Picture[Instance], rules: RelationRules) -> Iterator[Candidate[Instance]]:
+class Subject(NamedTuple):
+    """A thing that may be asked about, its extents across and down, and whether it needs a box."""
+
+    thing: Instance
+    extents: tuple[Interval, Interval]
+    boxed: bool
+
+
+def relation_candidates(
+    picture: Picture[Instance], rules: RelationRules, rejected: Rejections | None = None
+) -> Iterator[Candidate[Instance]]:
     """Ordered pairs of things of different categories, each told apart from its like, with a plain relation.
+
+    Args:
+        picture: asked about.
+        rules: of the task.
+        rejected: counts the things and the pairs refused, by rule; a pair once for each axis.
 
     Yields:
         For each such pair and each axis along which it is plain: where the first lies with respect to the second.
     """
-    named = by_category(picture.things)
-    unique = {category for category, things in named.items() if len(things) == 1}
-    askable = [
-        thing
-        for category, things in named.items()
-        for thing in things
-        if not thing.is_crowd and (rules.draw_boxes or category in unique) and rules.seen.allow(thing, picture)
-    ]
-    for located, reference in permutations(askable, 2):
-        if located.category == reference.category:
+    rejected = Counter() if rejected is None else rejected
+    axes = (LEFT_RIGHT, picture.width), (ABOVE_BELOW, picture.height)
+    for one, other in combinations(subjects(picture, rules, rejected), 2):
+        if one.thing.category == other.thing.category:
             continue
-        for sides, side in relations(located.box, reference.box, picture, rules):
-            yield Candidate(
-                Task.RELATION,
-                picture,
-                (located.category, reference.category),
-                (located, reference),
-                (sides,),
-                side,
-                (located.category not in unique, reference.category not in unique),
-            )
+        for (sides, side), extent, other_extent in zip(axes, one.extents, other.extents, strict=True):
+            forwards = extent.refusal(other_extent, side, rules)
+            backwards = other_extent.refusal(extent, side, rules) if forwards else "margin"
+            if forwards is None or backwards is None:
+                first, second = (one, other) if forwards is None else (other, one)
+                yield candidate(picture, first, second, sides, sides[0])
+                yield candidate(picture, second, first, sides, sides[1])
+            else:
+                rejected["pair: max_overlap" if "max_overlap" in (forwards, backwards) else "pair: margin"] += 1
 
 
-def relations(
-    located: Box, reference: Box, picture: Picture[Instance], rules: RelationRules
-) -> Iterator[tuple[tuple[str, str], str]]:
-    """(the two sides, the right one) for each axis along which the boxes lie plainly apart."""
-    across = LEFT_RIGHT, (located.left, located.right), (reference.left, reference.right), picture.width
-    down = ABOVE_BELOW, (located.top, located.bottom), (reference.top, reference.bottom), picture.height
-    for sides, extent, other_extent, side in (across, down):
-        thing, other = Interval(*extent), Interval(*other_extent)
-        if thing.is_before(other, side, rules):
-            yield sides, sides[0]
-        elif other.is_before(thing, side, rules):
-            yield sides, sides[1]
+def subjects(picture: Picture[Instance], rules: RelationRules, rejected: Rejections) -> list[Subject]:
+    """The things that can be seen, and told apart by name or by a box."""
+    named = by_category(picture.things)
+    found = []
+    for category, things in named.items():
+        boxed = len(things) > 1 or doubt(category, picture, named) is not None
+        for thing in things:
+            refusal = refusal_to_ask(thing, boxed, picture, rules)
+            if refusal is None:
+                left, top, right, bottom = thing.box
+                found.append(Subject(thing, (Interval(left, right), Interval(top, bottom)), boxed))
+            else:
+                rejected[f"thing: {refusal}"] += 1
+    return found
+
+
+def refusal_to_ask(thing: Instance, boxed: bool, picture: Picture[Instance], rules: RelationRules) -> str | None:
+    """The name of the rule by which the thing must not be asked about; None if it may."""
+    if thing.is_crowd:
+        return "crowd"
+    if is_background(thing.category):
+        return "background"
+    if boxed and not rules.draw_boxes:
+        return "draw_boxes"
+    return rules.seen.refusal(thing, picture)
+
+
+def candidate(
+    picture: Picture[Instance], located: Subject, reference: Subject, sides: tuple[str, str], side: str
+) -> Candidate[Instance]:
+    """The question where the first lies with respect to the second."""
+    things = located.thing, reference.thing
+    categories = located.thing.category, reference.thing.category
+    return Candidate(Task.RELATION, picture, categories, things, (sides,), side, (located.boxed, reference.boxed))
