@@ -471,7 +471,10 @@ def test_absence_is_asked_only_of_what_the_picture_is_annotated_for():
 def test_people_at_the_edge_are_not_counted_but_other_things_are():
     things = (instance(1, "person", (0, 10, 40, 40)), instance(2, "dog", (50, 50, 90, 90)))
     picture = Picture("a", 90, 90, things)
-    assert counted(picture, people_inside=1) == ({"dog": "1"}, {"category: people_inside": 1})
+    assert counted(picture, seen=SeenRules(min_area=0.001, people_inside=1)) == (
+        {"dog": "1"},
+        {"category: people_inside": 1},
+    )
     assert counted(picture) == ({"dog": "1", "person": "1"}, {})
 
 
@@ -580,12 +583,12 @@ def test_the_page_about_rules_lists_every_rule_with_both_defaults_and_every_refu
 
 
 def test_rules_that_are_not_applied_are_not_stated():
-    assert "people_inside" not in stated(Rules())["count"]
-    assert stated(Rules.photographs())["count"]["people_inside"] == 1.0
+    assert "people_inside" not in stated(Rules())["count"]["seen"]
+    assert stated(Rules.photographs())["relation"]["seen"]["people_inside"] == 1.0
     names = {
         one.name for part in fields(Rules) if is_dataclass(held := getattr(Rules(), part.name)) for one in fields(held)
     }
-    assert {"per_category", "pool_per_picture", "max_covered", "people_inside"} < names
+    assert {"per_category", "pool_per_picture", "max_covered"} < names
 
 
 def test_rules_are_changed_by_text():
@@ -858,6 +861,7 @@ def test_what_is_counted_has_a_number(coco_names, ade20k_names):
     assert uncounted == {
         *(UNCHANGED - {"sheep", "scissors"}),
         *("wall", "floor", "ceiling", "road", "sidewalk", "sea", "field", "path", "runway", "dirt track"),
+        "trade name",
     }
     assert all(are_akin(a, b) == are_akin(b, a) for a in coco_names for b in ade20k_names)
 

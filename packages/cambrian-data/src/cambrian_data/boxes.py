@@ -33,6 +33,10 @@ class Box(NamedTuple):
         """Column and row of the middle."""
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2
 
+    def gap(self, width: float, height: float) -> float:
+        """Pixels to the nearest edge of a picture of this size; negative for a box that reaches beyond it."""
+        return min(self.left, self.top, width - self.right, height - self.bottom)
+
     def overlap(self, other: Box) -> float:
         """The part of the smaller box that the other covers, 0..1."""
         shared = Box(

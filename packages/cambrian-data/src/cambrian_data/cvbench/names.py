@@ -39,6 +39,14 @@ BACKGROUND = frozenset(
 )
 """Names of surfaces, and of what lies behind everything: they have no number, and no place of their own."""
 
+NAMELESS = frozenset(
+    (
+        *("-", "dontcare", "item", "items", "misc", "miscellaneous", "object", "objects", "other", "others", "thing"),
+        *("things", "trade name", "unknown", "unlabeled", "void"),
+    )
+)
+"""What stands where a name should: nobody can be asked for the misc."""
+
 PEOPLE = frozenset(
     (
         *("person", "people", "pedestrian", "cyclist", "rider", "man", "woman", "child", "boy", "girl", "baby"),
@@ -112,7 +120,7 @@ def is_countable(name: str) -> bool:
     (True, True, False, False)
     """
     word = last_word(name)
-    return word not in SEVERAL and word not in STUFF and not is_background(name)
+    return word not in SEVERAL and word not in STUFF and not is_background(name) and not is_nameless(name)
 
 
 def is_background(name: str) -> bool:
@@ -122,6 +130,15 @@ def is_background(name: str) -> bool:
     (True, False)
     """
     return name.lower() in BACKGROUND
+
+
+def is_nameless(name: str) -> bool:
+    """Whether the name is of no kind of thing.
+
+    >>> is_nameless("misc"), is_nameless("mug")
+    (True, False)
+    """
+    return name.lower() in NAMELESS
 
 
 def are_people(name: str) -> bool:

@@ -8,6 +8,7 @@ Source: rows of the hub's nyu-visionx/CV-Bench.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import Any
@@ -47,13 +48,26 @@ class Question:
     @property
     def prompt(self) -> str:
         """The question with its choices."""
-        lines = (f"({letter}) {choice}" for letter, choice in zip(ascii_uppercase, self.choices, strict=False))
-        return "\n".join([f"{self.text} Select from the following choices.", *lines])
+        return prompt(self.text, self.choices)
 
     @property
     def letter(self) -> str:
         """Of the right choice."""
         return ascii_uppercase[self.place]
+
+
+def prompt(question: str, choices: Sequence[str]) -> str:
+    """A question with its choices."""
+    return f"{question} Select from the following choices.\n{list_choices(choices)}"
+
+
+def list_choices(choices: Sequence[str]) -> str:
+    """The choices with their letters, one a line, as a prompt ends.
+
+    >>> list_choices(["left", "right"]).splitlines()
+    ['(A) left', '(B) right']
+    """
+    return "\n".join(f"({letter}) {choice}" for letter, choice in zip(ascii_uppercase, choices, strict=False))
 
 
 def ask(candidate: Candidate[Any]) -> str:

@@ -16,6 +16,7 @@ FIXED = {
     "complete": "the picture is not fully annotated for it",
     "countable": "its name does not stand for single things",
     "background": "it is a surface or lies behind everything, and so has no place of its own",
+    "nameless": "what stands where its name should be names no kind of thing (misc)",
     "kin": "it may be taken for something of another name that is in the picture",
     "other_categories": "too few other categories are to be seen",
     "fact": "what it asks is asked already, put in another way",

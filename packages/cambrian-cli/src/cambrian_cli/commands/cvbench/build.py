@@ -13,7 +13,7 @@ from cambrian_cli.output import Report, progress_of_parts, report
 if TYPE_CHECKING:
     from cambrian_data.cvbench.inputs import Form, Input
     from cambrian_data.cvbench.rules import Rules
-    from cambrian_data.cvbench.summary import BenchmarkSummary
+    from cambrian_data.cvbench.summary import BenchmarkSummary, SourceTask
 
 RulesFile = Annotated[
     Path | None,
@@ -195,6 +195,9 @@ def show(out: Report, summary: "BenchmarkSummary") -> None:
         for one in summary.tasks
     ]
     out.table("Questions", ["task", "source", "questions", "wanted", "pictures", "candidates", "letters"], asked)
+    for one in summary.tasks:
+        if one.questions < (one.wanted or 1):
+            out.line(shortage(one))
     refused = [
         [one.task, one.source, *key.split(": ", 1), f"{number:,}"]
         for one in summary.tasks
@@ -205,3 +208,10 @@ def show(out: Report, summary: "BenchmarkSummary") -> None:
     left_out = [[one.name, reason, f"{number:,}"] for one in summary.files for reason, number in one.left_out.items()]
     if left_out:
         out.table("Annotations left out", ["file", "reason", "number"], left_out)
+
+
+def shortage(task: "SourceTask") -> str:
+    """Says that fewer questions were made than wanted, and why."""
+    wanted = "none" if task.wanted is None else f"{task.questions:,} of {task.wanted:,} questions"
+    why = "the rules refuse everything" if task.candidates == 0 else "more cannot be balanced over the answers"
+    return f"{task.task} from {task.source}: {wanted}, for {why}; use more pictures, or wider rules (see Refused)."

@@ -6,20 +6,17 @@ Source: dataset card and rows of the hub's nyu-visionx/CV-Bench.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
-from typing import NamedTuple
 
-from cambrian_data.errors import DataError, RecordError
-from cambrian_data.formats.rows import read_rows
-from cambrian_data.records import Row, shown
+from cambrian_data.cvbench.questions import list_choices
+from cambrian_data.cvbench.rows import PARTS, PlacedRow, find_table, read_table
+from cambrian_data.errors import DataError
+from cambrian_data.records import shown
 
-PARTS = ("2D", "3D")
 FIELDS = ("idx", "type", "task", "question", "choices", "answer", "prompt", "source")
-OPTIONAL_FIELDS = ("target_class",)
-SUFFIXES = (".parquet", ".jsonl")  # in the order in which the evaluation, too, prefers them
 
 BOX_WORDS = re.compile(r" \((?:annotated|highlighted) by (?:the|a) \w+ box\)")
 WORDINGS = (
@@ -73,13 +70,6 @@ class Item:
         return self.choices[self.place]
 
 
-class PlacedRow(NamedTuple):
-    """A row and where it stands, for messages."""
-
-    where: str
-    row: Row
-
-
 def read_items(folder: Path) -> list[Item]:
     """The questions of both parts, or of the one that is there; pictures are neither needed nor read.
 
@@ -111,42 +101,6 @@ def read_items(folder: Path) -> list[Item]:
     if not items:
         raise DataError(f"{', '.join(map(str, tables.values()))}: found no question; build the benchmark again.")
     return items
-
-
-def find_table(folder: Path, part: str) -> Path | None:
-    """The file of a part, None if there is none."""
-    files = (folder / f"test_{part.lower()}{suffix}" for suffix in SUFFIXES)
-    return next((file for file in files if file.is_file()), None)
-
-
-def read_table(path: Path) -> Iterator[PlacedRow]:
-    """The rows of a table; of Parquet only the columns that are needed, for pictures are large.
-
-    Raises:
-        DataError: if it cannot be read or lacks a column.
-    """
-    if path.suffix == ".parquet":
-        yield from read_parquet(path)
-        return
-    for line, row in read_rows(path):
-        if isinstance(row, RecordError):
-            raise row
-        yield PlacedRow(f"{path}:{line}", row)
-
-
-def read_parquet(path: Path) -> Iterator[PlacedRow]:
-    """The rows of a Parquet file, numbered from 1."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            rows = file.read(columns=[name for name in (*FIELDS, *OPTIONAL_FIELDS) if name in names]).to_pylist()
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as Parquet ({error}); write or download it again.") from error
-    for number, row in enumerate(rows, start=1):
-        yield PlacedRow(f"{path}, row {number}", row)
 
 
 def to_item(placed: PlacedRow, part: str) -> Item:
@@ -212,15 +166,6 @@ def to_place(placed: PlacedRow, choices: Sequence[str]) -> int:
     if match is None or match[1] not in letters:
         raise DataError(f'{placed.where}: "answer" is {shown(answer)}; expected a letter from (A) to ({letters[-1]}).')
     return letters.index(match[1])
-
-
-def list_choices(choices: Sequence[str]) -> str:
-    """The choices with their letters, one a line, as a prompt ends.
-
-    >>> list_choices(["left", "right"]).splitlines()
-    ['(A) left', '(B) right']
-    """
-    return "\n".join(f"({letter}) {choice}" for letter, choice in zip(ascii_uppercase, choices, strict=False))
 
 
 def categories(question: str, target_class: object = None) -> tuple[str, ...]:

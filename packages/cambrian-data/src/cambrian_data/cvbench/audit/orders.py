@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
 
-from cambrian_data.cvbench.audit.items import Item, list_choices
+from cambrian_data.cvbench.audit.items import Item
+from cambrian_data.cvbench.questions import list_choices
 from cambrian_data.errors import DataError
 
 Picks = tuple[int | None, ...]

@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 
-from cambrian_data.boxes import Box
 from cambrian_data.cvbench.annotations import Instance, Picture
 from cambrian_data.cvbench.candidates import Candidate, Task
 from cambrian_data.cvbench.lots import shuffled
 from cambrian_data.cvbench.makers.categories import by_category, doubt
-from cambrian_data.cvbench.names import are_people, is_countable
+from cambrian_data.cvbench.names import is_countable
 from cambrian_data.cvbench.rejections import Rejections
 from cambrian_data.cvbench.rules import CountRules
 
@@ -55,15 +54,7 @@ def refusal_to_count(
     unsure = doubt(category, picture, present)
     if unsure is not None:
         return unsure
-    inside = rules.people_inside
-    if inside is not None and are_people(category) and any(edge_distance(one.box, picture) < inside for one in things):
-        return "people_inside"
     return next(filter(None, (rules.seen.refusal(thing, picture) for thing in things)), None)
-
-
-def edge_distance(box: Box, picture: Picture[Instance]) -> float:
-    """Pixels from a box to the nearest edge of the picture."""
-    return min(box.left, box.top, picture.width - box.right, picture.height - box.bottom)
 
 
 def absent_categories(

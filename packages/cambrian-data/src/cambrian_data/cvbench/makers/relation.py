@@ -10,7 +10,7 @@ from typing import NamedTuple
 from cambrian_data.cvbench.annotations import Instance, Picture
 from cambrian_data.cvbench.candidates import Candidate, Task
 from cambrian_data.cvbench.makers.categories import by_category, doubt
-from cambrian_data.cvbench.names import is_background
+from cambrian_data.cvbench.names import is_background, is_nameless
 from cambrian_data.cvbench.rejections import Rejections
 from cambrian_data.cvbench.rules import RelationRules
 
@@ -96,6 +96,8 @@ def refusal_to_ask(thing: Instance, boxed: bool, picture: Picture[Instance], rul
         return "crowd"
     if is_background(thing.category):
         return "background"
+    if is_nameless(thing.category):
+        return "nameless"
     if boxed and not rules.draw_boxes:
         return "draw_boxes"
     return rules.seen.refusal(thing, picture)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cambrian_data.cvbench.annotations import Cuboid, Picture
 from cambrian_data.cvbench.makers.categories import by_category
+from cambrian_data.cvbench.names import is_nameless
 from cambrian_data.cvbench.rejections import Rejections
 from cambrian_data.cvbench.rules import SpaceRules
 
@@ -51,7 +52,9 @@ def askable_cuboids(
     hidden = maybe_hidden(things, rules)
     askable = []
     for thing, is_hidden in zip(things, hidden, strict=True):
-        refusal = "only_unique" if rules.only_unique and several[thing.category] > 1 else None
+        refusal = "nameless" if is_nameless(thing.category) else None
+        if rules.only_unique and several[thing.category] > 1:
+            refusal = refusal or "only_unique"
         refusal = refusal or rules.seen.refusal(thing, picture) or ("max_covered" if is_hidden else None)
         if refusal is None:
             askable.append(thing)

@@ -1,7 +1,6 @@
 """A benchmark in the hub's layout as a reviewer needs it: rows, pictures and, where it was built here, geometry.
 
-Rows come from `test_2d.parquet` and `test_3d.parquet` or, where there is no Parquet, from JSONL, as in the evaluation;
-pictures from the files that the rows name, or out of Parquet where these are not there. Nothing here writes.
+Pictures come from the files that the rows name, or out of Parquet where these are not there. Nothing here writes.
 """
 
 from __future__ import annotations
@@ -20,12 +19,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cambrian_data.cvbench.geometry import FILE
 from cambrian_data.cvbench.review.geometry import Geometry, read_geometry
-from cambrian_data.errors import DataError, ImageError, RecordError
-from cambrian_data.formats.rows import read_rows
+from cambrian_data.cvbench.rows import PARTS, find_table, read_columns, read_table
+from cambrian_data.errors import DataError, ImageError
 from cambrian_data.images import READ_ERRORS, check_format, check_size, load_image, locate, to_rgb
 from cambrian_data.records import Row
 
-PARTS = ("2D", "3D")
 PICTURE_FOLDER = "img"  # where the hub's script puts pictures that a row may name without it
 
 
@@ -140,15 +138,11 @@ def read_benchmark(folder: Path) -> Benchmark:
 
 def read_part(folder: Path, part: str, geometry: Mapping[int, Geometry]) -> Iterator[Item]:
     """The questions of a part, none where it has no table."""
-    lines, table = (folder / f"test_{part.lower()}.{suffix}" for suffix in ("jsonl", "parquet"))
-    embedded = embedded_pictures(table) if table.is_file() else {}
-    if table.is_file():
-        rows = parquet_rows(table)
-    elif lines.is_file():
-        rows = jsonl_rows(lines)
-    else:
+    table = find_table(folder, part)
+    if table is None:
         return
-    for place, row in rows:
+    embedded = embedded_pictures(table) if table.suffix == ".parquet" else {}
+    for place, row in read_table(table):
         asked = to_asked(place, row, part)
         told = geometry.get(asked.idx)
         if told is not None and told.file != asked.filename:
@@ -156,50 +150,15 @@ def read_part(folder: Path, part: str, geometry: Mapping[int, Geometry]) -> Iter
         picture = picture_file(folder, asked.filename) or embedded.get(asked.idx)
         if picture is None:
             raise ImageError(
-                f"{place}: the picture {asked.filename} is not in {folder}, and no {table.name} holds it; "
+                f"{place}: the picture {asked.filename} is not in {folder}, and no Parquet table holds it; "
                 "expected one of the two. Download or build the benchmark whole."
             )
         yield Item(row, asked, picture, told)
 
 
-def jsonl_rows(path: Path) -> Iterator[tuple[str, Row]]:
-    """The rows of a JSON Lines file, each with its place."""
-    for line, row in read_rows(path):
-        if isinstance(row, RecordError):
-            raise row
-        yield f"{path}:{line}", row
-
-
-def parquet_rows(path: Path) -> Iterator[tuple[str, Row]]:
-    """The rows of a Parquet file, each with its place, without their pictures."""
-    for number, row in enumerate(read_columns(path), start=1):
-        yield f"{path}, row {number}", row
-
-
 def embedded_pictures(path: Path) -> dict[int, Embedded]:
     """Where the picture of each `idx` lies in a Parquet file."""
-    rows = read_columns(path, ["idx"])
-    return {row["idx"]: Embedded(path, number) for number, row in enumerate(rows)}
-
-
-def read_columns(path: Path, names: list[str] | None = None) -> list[Row]:
-    """Columns of a Parquet file as rows; all but the pictures where none are named.
-
-    Raises:
-        DataError: if the file is no Parquet or lacks a column.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            wanted = names or [name for name in file.schema_arrow.names if name != "image"]
-            rows: list[Row] = file.read(columns=wanted).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: cannot be read as Parquet ({error}); download or build it again.") from error
-    if rows and set(rows[0]) != set(wanted):
-        raise DataError(f"{path}: has no column {', '.join(sorted(set(wanted) - set(rows[0])))}; expected the hub's.")
-    return rows
+    return {row["idx"]: Embedded(path, number) for number, row in enumerate(read_columns(path, "idx"))}
 
 
 def to_asked(place: str, row: Row, part: str) -> Asked:

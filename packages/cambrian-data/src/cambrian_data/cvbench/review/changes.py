@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from string import ascii_uppercase
 
 import msgspec
 
+from cambrian_data.cvbench.questions import prompt
 from cambrian_data.errors import DataError
 from cambrian_data.records import Row
 
@@ -68,9 +68,3 @@ def changed(row: Row, changes: Changes) -> Row:
         "answer": changes.answer,
         "prompt": prompt(changes.question, changes.choices),
     }
-
-
-def prompt(question: str, choices: Sequence[str]) -> str:
-    """The question with its choices, in the published wording."""
-    lines = (f"({letter}) {choice}" for letter, choice in zip(ascii_uppercase, choices, strict=False))
-    return "\n".join([f"{question} Select from the following choices.", *lines])

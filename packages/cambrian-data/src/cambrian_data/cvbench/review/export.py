@@ -18,10 +18,11 @@ from cambrian_data.cvbench.card import CARD
 from cambrian_data.cvbench.folder import Kind, Writer, make_once
 from cambrian_data.cvbench.geometry import FILE as GEOMETRY
 from cambrian_data.cvbench.review.agreement import AgreementSummary, measure_agreement
-from cambrian_data.cvbench.review.benchmark import PARTS, Benchmark, picture_bytes
+from cambrian_data.cvbench.review.benchmark import Benchmark, picture_bytes
 from cambrian_data.cvbench.review.card import BEFORE, Account, write_card
 from cambrian_data.cvbench.review.decisions import FOLDER, count_kinds, read_decisions, reviewers
 from cambrian_data.cvbench.review.verdicts import KEPT, Decisions, Outcome, Rule, Verdict, reach_verdicts
+from cambrian_data.cvbench.rows import PARTS
 from cambrian_data.errors import DataError, RecordError
 from cambrian_data.formats.rows import encode, read_rows
 from cambrian_data.images import locate
