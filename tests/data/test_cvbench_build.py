@@ -404,7 +404,8 @@ def test_real_annotations_of_all_sources_give_a_benchmark(assets, tmp_path):
     ]
     summary = write_benchmark(given, tmp_path, count_per_task=4)
     asked = {(str(one.task), one.source): one.questions for one in summary.tasks}
-    assert asked["Count", "COCO"] == asked["Relation", "COCO"] == 2
+    assert asked["Count", "COCO"] == 4  # ADE20K is not counted, and has no share
+    assert asked["Relation", "COCO"] == 2
     assert min(asked["Relation", "ADE20K"], asked["Depth", "Omni3D"], asked["Distance", "Omni3D"]) >= 2
     found = rows(tmp_path)
     assert {row["source"] for row in found} == {"COCO", "ADE20K", "Omni3D"}
@@ -412,6 +413,50 @@ def test_real_annotations_of_all_sources_give_a_benchmark(assets, tmp_path):
         assert load_image(tmp_path / row["filename"]).size[0] > 200
         assert not is_background(row["target_class"] or "thing")
     assert {one.name: bool(one.left_out) for one in summary.files}["Omni3D_KITTI_sample.json"]
+
+
+def test_ade20k_is_counted_only_by_who_believes_that_all_was_outlined(assets, tmp_path):
+    given = Input(Form.ADE20K, assets / "ade20k")
+    careful = write_benchmark([given], tmp_path / "careful", count_per_task=2)
+    assert {one.task for one in careful.tasks} == {"Relation"}
+    trusting = write_benchmark([given._replace(exhaustive=True)], tmp_path / "trusting", count_per_task=2)
+    assert {one.task: one.candidates > 0 for one in trusting.tasks} == {"Count": True, "Relation": True}
+    with pytest.raises(DataError, match="holds other questions"):
+        write_benchmark([given], tmp_path / "trusting", count_per_task=2)
+
+
+def test_two_processes_do_not_make_one_folder(inputs, tmp_path):
+    lock = "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], 0), fcntl.LOCK_EX); print(flush=True); input()"
+    command = [sys.executable, "-c", lock, tmp_path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(DataError, match=r"another process writes to .*; wait until it ends"):
+            write_benchmark(inputs, tmp_path, count_per_task=4, rules=SMALL)
+        other.communicate(b"\n")
+    write_benchmark(inputs, tmp_path, count_per_task=4, rules=SMALL)
+
+
+def test_a_folder_where_a_file_is_wanted_is_called_one(inputs, tmp_path):
+    with pytest.raises(DataError, match="this is a folder; expected a COCO-format instances file"):
+        write_benchmark([inputs[0]._replace(path=tmp_path)], tmp_path / "out", count_per_task=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "several", "says"),
+    [
+        ("plates", "plates", "are"),
+        ("traffic lights", "traffic lights", "are"),
+        ("sheets of paper", "sheets of paper", "are"),
+        ("people", "people", "are"),
+        ("lens", "lenses", "is"),
+        ("canvas", "canvases", "is"),
+        ("hero", "heroes", "is"),
+    ],
+)
+def test_names_that_are_plurals_already_stay_so(name, several, says):
+    assert (plural(name), verb(name)) == (several, says)
+    assert are_akin(name, several)
 
 
 # --- what is refused, by rule

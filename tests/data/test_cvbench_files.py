@@ -181,7 +181,7 @@ def test_a_folder_of_something_else_is_refused(scenes, benchmark, tmp_path):
     folder, _ = benchmark
     with pytest.raises(DataError, match=r"holds other questions: seed 1, not 2; choose another folder"):
         write_scene_benchmark(scenes, folder, count_per_task=20, seed=2)
-    with pytest.raises(DataError, match=r"holds other questions: .*format_prompt None, not True"):
+    with pytest.raises(DataError, match=r"holds other questions: .*format_prompt null, not true"):
         write_scene_records(scenes, folder, count_per_task=20, seed=1)
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(DataError, match="is not empty and holds no questions"):
@@ -443,6 +443,8 @@ def double(entries):
         (double("images"), r'image "id" 1 occurs twice'),
         (lambda data: data.pop("categories"), r'a JSON object without the list "categories"; expected a COCO-format'),
         (put("categories", 0, "name", " "), r'category 1: the name " " is empty'),
+        (put("categories", 0, "name", " cat"), r'category 1: the name " cat" has white space around it'),
+        (put("categories", 0, "name", "laptop\n(A) x"), r"category 1: the name .* a control character in it"),
         (put("images", 0, "height", 0), r'"width" and "height" are 64 and 0'),
     ],
 )

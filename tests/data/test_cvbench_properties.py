@@ -97,6 +97,29 @@ def test_mirroring_exchanges_left_and_right_and_nothing_else(tmp_path: Path, see
 
 @FEW
 @given(seed=SEEDS)
+def test_mirroring_exchanges_left_and_right_in_a_pool_too(tmp_path: Path, seed: int) -> None:
+    rules = changed(loose(), [("relation.pool_per_picture", 6)])
+    data = specimens.coco_data(seed, NUM_PICTURES)
+    before = flat(tmp_path, data, rules)
+    for annotation in data["annotations"]:
+        left, top, width, height = annotation["bbox"]
+        annotation["bbox"] = [WIDTH - left - width, top, width, height]
+    mirrored = facts(before[Task.RELATION], lambda side: OTHER_SIDE.get(side, side))
+    assert facts(flat(tmp_path, data, rules)[Task.RELATION]) == mirrored
+
+
+@FEW
+@given(seed=SEEDS, margin=st.floats(min_value=0.1, max_value=0.6))
+def test_what_is_in_a_pool_and_still_allowed_stays_in_it(tmp_path: Path, seed: int, margin: float) -> None:
+    data = specimens.coco_data(seed, NUM_PICTURES)
+    small = changed(loose(), [("relation.pool_per_picture", 6)])
+    drawn = facts(flat(tmp_path, data, small)[Task.RELATION])
+    allowed = facts(flat(tmp_path, data, changed(loose(), [("relation.margin", margin)]))[Task.RELATION])
+    assert drawn & allowed <= facts(flat(tmp_path, data, changed(small, [("relation.margin", margin)]))[Task.RELATION])
+
+
+@FEW
+@given(seed=SEEDS)
 def test_mirroring_the_world_changes_no_distance(tmp_path: Path, seed: int) -> None:
     data = specimens.omni3d_data(seed, NUM_PICTURES)
     before = solid(tmp_path, data, loose())

@@ -424,6 +424,7 @@ def test_what_confirms_a_cuboid_keeps_it(tmp_path, more):
         ({"bbox2D_tight": [20, 12, 10, 36]}, '"bbox2D_tight" has the edges .*must not be negative'),
         ({"bbox2D_trunc": [math.nan, 1, 2, 3]}, '"bbox2D_trunc" is .*expected finite numbers'),
         ({"visibility": math.inf}, '"visibility" is inf'),
+        ({"truncation": 5}, '"truncation" is 5.0; expected a part, 0 to 1'),
         ({"category_id": 99}, '"category_id" is 99, which is no category of this file'),
     ],
 )
@@ -815,7 +816,10 @@ def test_masks_in_folders_are_read_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("table", "problem"),
     [
-        ("Idx,Ratio,Name\n1,0.1,wall\n", r'table.csv: has no column "Stuff"; expected a table with the columns'),
+        (
+            "Idx,Ratio,Name\n1,0.1,wall\n",
+            r'table.csv: this is a text without the column "Stuff"; expected a table with the columns',
+        ),
         (TABLE + "x,0,0,0,0,bed\n", r'table.csv:6: "Idx" is "x"; expected a number from 1 to 255'),
         (TABLE + "20,0,0,0,0,bed\n", r'table.csv:6: "Idx" 20 occurs twice'),
         (TABLE + "21,0,0,0,yes,bed\n", r'table.csv:6: "Stuff" is "yes"; expected 0 or 1'),

@@ -47,6 +47,7 @@ class InputRequest(msgspec.Struct, frozen=True, kw_only=True):
     form: str
     name: str
     sha256: str
+    exhaustive: bool = False
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,11 +150,16 @@ def to_request(inputs: Sequence[Input], count_per_task: int | None, seed: int, s
     for one in inputs:
         check(one)
     return Request(
-        inputs=[InputRequest(form=one.form, name=one.path.name, sha256=fingerprint(one)) for one in inputs],
+        inputs=[to_input_request(one) for one in inputs],
         count_per_task=count_per_task,
         seed=seed,
         rules={name: stated(rules) for name, rules in sets.used(inputs).items()},
     )
+
+
+def to_input_request(one: Input) -> InputRequest:
+    """An input by its content."""
+    return InputRequest(form=one.form, name=one.path.name, sha256=fingerprint(one), exhaustive=one.exhaustive)
 
 
 def make_benchmark(

@@ -12,7 +12,7 @@ import msgspec
 from cambrian_data.cvbench.annotations import Annotations, Cuboid, Instance
 from cambrian_data.cvbench.balance import Chosen, arrange, choose, left_over, places
 from cambrian_data.cvbench.candidates import Candidate, Task
-from cambrian_data.cvbench.lots import shuffled
+from cambrian_data.cvbench.lots import lot
 from cambrian_data.cvbench.makers import count_candidates, depth_candidates, distance_candidates, relation_candidates
 from cambrian_data.cvbench.questions import Question, choice_text
 from cambrian_data.cvbench.rejections import Rejections
@@ -81,12 +81,15 @@ def tallies(rejected: Mapping[Task, Rejections] | None, *tasks: Task) -> list[Re
 
 
 def pool(found: Candidates, most: int | None, rejected: Rejections) -> Candidates:
-    """At most so many of the candidates of one picture, by lot."""
+    """At most so many of the candidates of one picture, by a lot that each draws for what it asks.
+
+    So what is drawn depends neither on the order of choices nor on which side is right, and a candidate that is drawn
+    stays so under stricter rules.
+    """
     if most is None or len(found) <= most:
         return found
     rejected["candidate: pool_per_picture"] += len(found) - most
-    drawn = shuffled(range(len(found)), 0, "pool", found[0].task, found[0].picture.file_name)
-    return [found[number] for number in drawn[:most]]
+    return sorted(found, key=lambda one: lot(0, "pool", one.task, one.fact))[:most]
 
 
 def task_rules(rules: Rules, task: Task) -> CountRules | RelationRules | SpaceRules:

@@ -1,12 +1,15 @@
 """A folder that is made once: marked while it is made, finished by its manifest, never touched again.
 
 The same request on a finished folder only reads the manifest; on an unfinished one it starts anew, which gives the same
-bytes; another request is refused, unless nothing was written yet. One process at a time may write to a folder.
+bytes; another request is refused, unless nothing was written yet. While one process makes a folder, others are refused.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +18,7 @@ from typing import BinaryIO, Generic, NamedTuple, TypeVar
 import msgspec
 
 from cambrian_data.errors import DataError
+from cambrian_data.records import shown
 from cambrian_data.scenes.generate import write_atomically, writing
 
 
@@ -26,6 +30,7 @@ class Kind(NamedTuple):
     marker: str
 
 
+CANNOT_LOCK = (errno.ENOLCK, errno.ENOTSUP, errno.EBADF, errno.EINVAL)  # of file systems that lock no folders
 CHUNK = 1 << 20  # bytes read at once
 
 QUESTIONS = Kind("questions", "cvbench.json", "cvbench.unfinished")
@@ -104,7 +109,7 @@ def make_once(
     Raises:
         DataError: if the folder holds something else or cannot be written.
     """
-    with writing(output):
+    with writing(output), alone_in(output, kind):
         finished = claim(output, request, form, missing, kind)
         if finished is not None:
             return finished
@@ -115,22 +120,47 @@ def make_once(
     return summary
 
 
+@contextmanager
+def alone_in(output: Path, kind: Kind) -> Iterator[None]:
+    """Keeps other processes from making the same folder; the lock ends with the process and leaves no file behind.
+
+    Some network file systems cannot lock a folder; there it keeps nobody out.
+
+    Raises:
+        DataError: if the folder is a file, or another process is making it.
+    """
+    if output.exists() and not output.is_dir():
+        raise DataError(f"{output} is a file; expected a folder to write {kind.what} to.")
+    output.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(output, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise DataError(f"another process writes to {output}; wait until it ends, or choose another folder.") from error
+    except OSError as error:
+        if error.errno not in CANNOT_LOCK:
+            os.close(descriptor)
+            raise
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def claim(
     output: Path, request: Request, form: type[Summary], missing: Callable[[Summary], str | None], kind: Kind
 ) -> Summary | None:
     """Marks the folder as this request's, or gives the summary if it is finished; refuses one of something else."""
     marker, wanted = output / kind.marker, msgspec.json.encode(request)
-    if output.exists() and not output.is_dir():
-        raise DataError(f"{output} is a file; expected a folder to write {kind.what} to.")
     if (output / kind.manifest).exists():
         return finished_summary(output, request, form, missing, kind)
     if marker.exists():
         is_begun = any(path != marker for path in output.iterdir())
         if is_begun and marker.read_bytes() != wanted:
             raise DataError(f"{output} holds unfinished {kind.what} of another request; choose another folder.")
-    elif output.exists() and any(output.iterdir()):
+    elif any(output.iterdir()):
         raise DataError(f"{output} is not empty and holds no {kind.what}; choose an empty or a new folder.")
-    output.mkdir(parents=True, exist_ok=True)
     write_atomically(marker, wanted)
     return None
 
@@ -157,7 +187,7 @@ def finished_summary(
 def differences(held: dict[str, object], wanted: dict[str, object]) -> str:
     """The first few keys in which two requests differ, with both values."""
     keys = [key for key in {**held, **wanted} if held.get(key) != wanted.get(key)]
-    return ", ".join(f"{key} {held.get(key)}, not {wanted.get(key)}" for key in keys[:3])
+    return ", ".join(f"{key} {shown(held.get(key))}, not {shown(wanted.get(key))}" for key in keys[:3])
 
 
 def lack(output: Path, tables: Sequence[str], num_pictures: int) -> str | None:

@@ -14,7 +14,7 @@ from cambrian_data.cvbench.candidates import Task
 from cambrian_data.cvbench.layout import Origin
 from cambrian_data.cvbench.scenes import SOURCES as SCENE_SOURCES
 from cambrian_data.cvbench.scenes import scenes_hash
-from cambrian_data.cvbench.sources import ade20k, coco, omni3d
+from cambrian_data.cvbench.sources import ade20k, coco, kinds, omni3d
 from cambrian_data.errors import DataError
 
 OMNI3D_SETS = ("KITTI", "nuScenes", "Objectron", "Hypersim", "SUNRGBD", "ARKitScenes")
@@ -46,6 +46,10 @@ SOURCES: dict[Form, dict[str, str]] = {
 """For each form and each part that it serves, the source by which the official score weighs."""
 
 
+FILES = {Form.COCO: kinds.COCO_INSTANCES, Form.OMNI3D: kinds.OMNI3D_CUBOIDS}
+"""What a form is called whose annotations are one file."""
+
+
 class Input(NamedTuple):
     """Annotations that questions are to be made from.
 
@@ -54,12 +58,15 @@ class Input(NamedTuple):
         path: a file (COCO, Omni3D, one of ADE20K's full format) or a folder (ADE20K, its masks, scenes).
         images: folder of the pictures; needed but for ADE20K's full format and scenes, whose pictures lie with them.
         classes: the table of the 150 classes, for masks only.
+        exhaustive: for ADE20K's full format, believe that all was outlined of what was outlined, and ask Count too;
+            only for questions that people review.
     """
 
     form: Form
     path: Path
     images: Path | None = None
     classes: Path | None = None
+    exhaustive: bool = False
 
 
 class Material(NamedTuple):
@@ -76,16 +83,17 @@ class Material(NamedTuple):
     images: Path
 
 
-def tasks(form: Form, part: str) -> tuple[Task, ...]:
-    """What a form serves of a part: masks do not say how many things there are."""
-    if part not in SOURCES[form]:
+def tasks(one: Input, part: str) -> tuple[Task, ...]:
+    """What an input serves of a part: masks do not say how many things there are, nor does ADE20K surely."""
+    if part not in SOURCES[one.form]:
         return ()
-    return (Task.RELATION,) if form is Form.ADE20K_MASKS else PARTS[part]
+    is_uncounted = one.form is Form.ADE20K_MASKS or (one.form is Form.ADE20K and not one.exhaustive)
+    return (Task.RELATION,) if is_uncounted else PARTS[part]
 
 
 def sources(inputs: Sequence[Input], task: Task) -> list[str]:
     """The sources that serve a task, in alphabetical order."""
-    return sorted({SOURCES[one.form][task.part] for one in inputs if task in tasks(one.form, task.part)})
+    return sorted({SOURCES[one.form][task.part] for one in inputs if task in tasks(one, task.part)})
 
 
 def read(inputs: Sequence[Input], part: str, source: str) -> Iterator[Material]:
@@ -105,7 +113,7 @@ def read_annotations(one: Input, part: str) -> Annotations[Any]:
         case Form.COCO:
             return coco.read(one.path)
         case Form.ADE20K:
-            return ade20k.read(one.path)
+            return ade20k.read(one.path, exhaustive=one.exhaustive)
         case Form.ADE20K_MASKS:
             from cambrian_data.cvbench.sources import ade20k_masks  # needs scipy, which no other form does
 
@@ -133,11 +141,14 @@ def check(one: Input) -> None:
     """Finds what is missing before anything is read.
 
     Raises:
-        DataError: if scenes are unfinished, or pictures or classes are not given or not there.
+        DataError: if scenes are unfinished, an annotation file is a folder, or pictures or classes are not given or not
+            there.
     """
-    images_of(one)
     if one.form is Form.SCENES:
         scenes_hash(one.path)
+    if one.form in FILES and one.path.is_dir():
+        raise kinds.refuse(one.path, "a folder", FILES[one.form])
+    images_of(one)
     if one.form is Form.ADE20K_MASKS:
         table_of_classes(one)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 
-from cambrian_data.cvbench.names import PEOPLE, last_word
+from cambrian_data.cvbench.names import PEOPLE, last_word, plural
 
 FAMILIES = tuple(
     frozenset(family)
@@ -82,7 +82,7 @@ def are_akin(first: str, second: str) -> bool:
     >>> are_akin("dog", "cat"), are_akin("chair", "table")
     (False, False)
     """
-    if last_word(first) == last_word(second):
+    if plural(last_word(first)) == plural(last_word(second)):
         return True
     one, other = ({name.lower(), last_word(name)} for name in (first, second))
     return any(one & family and other & family for family in FAMILIES) or any(

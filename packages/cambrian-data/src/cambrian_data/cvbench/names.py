@@ -25,8 +25,9 @@ SEVERAL = frozenset(
 
 STUFF = frozenset(
     (
-        *("apparel", "broccoli", "clothing", "dirt", "earth", "food", "fruit", "furniture", "grass", "hair", "land"),
-        *("luggage", "mud", "paper", "sand", "sky", "snow", "soil", "stationery", "water"),
+        *("apparel", "bread", "broccoli", "clothing", "dirt", "earth", "equipment", "food", "fruit", "furniture"),
+        *("grass", "hair", "jewellery", "jewelry", "land", "luggage", "mud", "paper", "rice", "sand", "sky", "snow"),
+        *("soil", "stationery", "water"),
     )
 )
 """Names, or last words of names, without a number: one says "grass", not "a grass"."""
@@ -55,7 +56,7 @@ PEOPLE = frozenset(
 )
 """Names, or last words of names, of human beings."""
 
-UNCHANGED = frozenset(("sheep", "aircraft", "fish", "deer", "series", "offspring"))
+UNCHANGED = frozenset(("sheep", "aircraft", "dice", "fish", "deer", "series", "offspring"))
 """The same for one and for several."""
 
 IRREGULAR = {
@@ -77,7 +78,14 @@ IRREGULAR = {
     "potato": "potatoes",
     "tomato": "tomatoes",
     "mango": "mangoes",
+    "hero": "heroes",
 }
+
+SINGULAR_ENDINGS = ("ss", "us", "is", "as", "os")
+"""Of words that end in s and yet mean one (glass, bus, iris, gas, rhinoceros); others in s mean several."""
+
+SINGULAR_IN_S = frozenset(("cutlass", "lens", "news", "summons"))
+"""Words that mean one, whatever their ending."""
 
 HISSING = ("s", "x", "z", "ch", "sh")
 
@@ -106,11 +114,14 @@ def last_word(name: str) -> str:
 def is_plural(name: str) -> bool:
     """Whether the name takes "are".
 
-    >>> is_plural("books"), is_plural("bus"), is_plural("night stand")
-    (True, False, False)
+    >>> is_plural("books"), is_plural("traffic lights"), is_plural("bus"), is_plural("night stand")
+    (True, True, False, False)
     """
     word = last_word(name)
-    return word in PAIRS or word in SEVERAL
+    if word in PAIRS or word in SEVERAL or word == "people":
+        return True
+    is_one = word in UNCHANGED or word in SINGULAR_IN_S or word.endswith(SINGULAR_ENDINGS)
+    return word.endswith("s") and len(word) > 3 and not is_one
 
 
 def is_countable(name: str) -> bool:

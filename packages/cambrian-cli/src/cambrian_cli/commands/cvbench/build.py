@@ -39,6 +39,13 @@ def build(
             metavar="DIR[=IMAGES]", help="ADE20K in its full format, pictures beside its JSON files; or one JSON file."
         ),
     ] = None,
+    ade20k_exhaustive: Annotated[
+        bool,
+        typer.Option(
+            "--ade20k-exhaustive",
+            help="Believe that all was outlined of what was outlined in ADE20K, and ask Count too; review it then.",
+        ),
+    ] = False,
     ade20k_masks: Annotated[
         Sources, typer.Option(metavar="DIR[=IMAGES]", help="ADE20K's masks of 150 classes, for Relation alone.")
     ] = None,
@@ -78,7 +85,7 @@ def build(
 
     inputs = [
         *to_inputs(Form.COCO, coco, images),
-        *to_inputs(Form.ADE20K, ade20k, None),
+        *(one._replace(exhaustive=ade20k_exhaustive) for one in to_inputs(Form.ADE20K, ade20k, None)),
         *to_inputs(Form.ADE20K_MASKS, ade20k_masks, images, ade20k_classes),
         *to_inputs(Form.OMNI3D, omni3d, images),
         *(Input(Form.SCENES, folder) for folder in scenes or ()),

@@ -121,11 +121,11 @@ def read_table(file: Path) -> dict[int, Label]:
     except UnicodeDecodeError as error:
         raise kinds.refuse(file, "no text in UTF-8", TABLE) from error
     rows = csv.DictReader(text.splitlines(), strict=True)
-    missing = [column for column in COLUMNS if column not in (rows.fieldnames or ())]
-    if missing:
-        raise DataError(f'{file}: has no column "{missing[0]}"; expected {TABLE}.')
     found: dict[int, Label] = {}
     try:
+        missing = [column for column in COLUMNS if column not in (rows.fieldnames or ())]
+        if missing:
+            raise kinds.refuse(file, f'a text without the column "{missing[0]}"', TABLE)
         for row in rows:
             number, label = read_row(row, f"{file}:{rows.line_num}")
             if number in found:

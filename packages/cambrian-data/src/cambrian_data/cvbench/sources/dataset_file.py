@@ -21,6 +21,7 @@ from cambrian_data.cvbench.sources import kinds
 from cambrian_data.errors import DataError
 from cambrian_data.records import shown
 
+ROUNDED = 1e-6  # that a part may exceed 1
 OUTSIDE = 2.0  # pixels that a box may reach beyond its picture: published boxes are rounded
 
 Edges = tuple[float, float, float, float]
@@ -215,6 +216,11 @@ def by_id(file: Path, noun: str, entries: Sequence[Any]) -> dict[int, Any]:
             raise DataError(f'{file}: {noun} "id" {entry.id} occurs twice; ids must be unique.')
         if not entry.name.strip():
             raise DataError(f"{file}: {noun} {entry.id}: the name {shown(entry.name)} is empty.")
+        if noun == "category" and (entry.name != entry.name.strip() or not entry.name.isprintable()):
+            raise DataError(
+                f"{file}: category {entry.id}: the name {shown(entry.name)} has white space around it, or a control "
+                "character in it; questions would hold it. Write the name alone."
+            )
         if noun == "image" and entry.name in names:
             raise DataError(f"{file}: {noun} {entry.id}: the name {shown(entry.name)} occurs twice.")
         if noun == "image" and (entry.width < 1 or entry.height < 1):
@@ -249,10 +255,10 @@ def measured(value: float | None, where: str, name: str) -> float | None:
     """A part 0..1; None where the file has no value, or a negative one, which stands for none in Omni3D.
 
     Raises:
-        DataError: if it is not finite.
+        DataError: if it is not finite, or above 1.
     """
     if value is None:
         return None
-    if not math.isfinite(value):
-        raise DataError(f'{where}: "{name}" is {value}; expected a finite number.')
-    return value if value >= 0 else None
+    if not math.isfinite(value) or value > 1 + ROUNDED:
+        raise DataError(f'{where}: "{name}" is {value}; expected a part, 0 to 1, or a negative number for none.')
+    return min(value, 1.0) if value >= 0 else None
