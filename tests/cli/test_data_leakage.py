@@ -61,3 +61,8 @@ def test_mistakes_are_told_in_one_paragraph(refused, sets, tmp_path):
     assert "none of its 2 pictures can be read" in refused("data", "leakage", *sets, "--images", tmp_path, *output)
     assert 'unknown perceptual hash "md5"' in refused("data", "leakage", *sets, *output, "--hash", "md5")
     assert "there is no such file" in refused("data", "leakage", *sets, "--training", "nowhere", *output)
+    assert "is given twice" in refused("data", "leakage", *sets, "--training", tmp_path / "records.jsonl", *output)
+    save(tmp_path / "mixed/logo.png", 3)
+    (tmp_path / "mixed/records.jsonl").write_bytes((tmp_path / "records.jsonl").read_bytes())
+    refusal = refused("data", "leakage", *sets, "--training", tmp_path / "mixed", *output)
+    assert "holds pictures (logo.png) and records (records.jsonl)" in refusal

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,6 +41,23 @@ def picture(seed: int, size: tuple[int, int] = (96, 72)) -> Image.Image:
     """A picture of smooth patches: pictures of two seeds have nothing in common."""
     cells = np.random.default_rng(seed).integers(0, 256, (6, 7, 3), dtype=np.uint8)
     return Image.fromarray(cells).resize(size, Image.Resampling.BICUBIC)
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright, which drives the browser, is missing")
+    with sync_api.sync_playwright() as playwright:
+        own = playwright.chromium.executable_path
+        found = next(filter(None, map(shutil.which, BROWSERS)), own if Path(own).is_file() else None)
+        if found is None:
+            pytest.skip(f"no Chromium is installed: none of {', '.join(BROWSERS)} is on PATH, nor playwright's own")
+        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium refuses to run as root with one
+        launched = playwright.chromium.launch(executable_path=found, args=sandbox)
+        yield launched
+        launched.close()
 
 
 def folder_of(path: Path, **pictures: Image.Image) -> Path:
@@ -77,9 +95,10 @@ def written(output: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()}
 
 
-def write_lines(path: Path, *rows: dict) -> Path:
+def write_lines(path: Path, *rows: dict | str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path
 
 
@@ -302,6 +321,36 @@ def test_records_in_both_forms_name_pictures_once(sets, tmp_path, write_jsonl):
     assert [pair[:2] for pair in pairs(tmp_path / "chat")] == [("one.png", "deep/small.png")]
 
 
+def test_records_of_an_array_are_named_by_their_number_and_each_bad_one_is_counted(sets, tmp_path):
+    question = "How many red trains can be seen in the picture?"
+    bad = {"id": "bad", "conversations": []}
+    rows = [bad, bad, asked("two.jpg", question, "Two."), bad, bad, asked("deep/small.png", question, "One."), bad]
+    bench = write_lines(sets[0] / "rows.jsonl", benchmark_row(0, question, ["1", "2"], 1, filename="two.png"))
+    lines = write_lines(tmp_path / "records.jsonl", *rows)
+    array = tmp_path / "records.json"
+    array.write_text(json.dumps(rows))  # all on one line
+    by_line = audit([bench], [lines], tmp_path / "lines", images=[sets[1]])
+    by_number = audit([bench], [array], tmp_path / "array", images=[sets[1]])
+    assert by_number.training[0].left_out == by_line.training[0].left_out == {"bad record": 5}
+    assert list(left_out(tmp_path / "lines")) == [f"records.jsonl:{number}" for number in (1, 2, 4, 5, 7)]
+    assert list(left_out(tmp_path / "array")) == [f"records.json, record {number}" for number in (1, 2, 4, 5, 7)]
+    for name, place in (("lines", "records.jsonl:3"), ("array", "records.json, record 3")):
+        assert [row["training_location"] for row in rows_of(tmp_path / name / "text.csv")] == [place]
+        assert f"({place})" in (tmp_path / name / "index.html").read_text()
+
+
+def test_rows_of_an_array_are_named_by_their_number_too(sets, tmp_path):
+    rows = [benchmark_row(number, "What is it?", ["a"], 0, filename=None) for number in range(3)]
+    rows += [benchmark_row(3, "What is it?", ["a"], 0, filename="one.png")]
+    bench = sets[0] / "rows.json"
+    bench.write_text(json.dumps(rows))
+    train = write_lines(tmp_path / "records.jsonl", asked("two.jpg", "What is it?", "a"))
+    summary = audit([bench], [train], tmp_path / "out", images=[sets[1]])
+    assert summary.benchmarks[0].left_out == {"bad record": 3}
+    assert list(left_out(tmp_path / "out")) == [f"rows.json, record {number}" for number in (1, 2, 3)]
+    assert [row["question_location"] for row in rows_of(tmp_path / "out/text.csv")] == ["rows.json, record 4"]
+
+
 def test_paths_of_records_stay_in_their_folder(sets, tmp_path, write_jsonl):
     records = write_jsonl(asked("../bench/one.png", "What?", "This."), asked("two.jpg", "What?", "This."))
     audit([sets[0]], [records], tmp_path / "out", images=[sets[1]])
@@ -343,9 +392,11 @@ def test_a_folder_of_parquet_files_is_one_set_and_cells_without_bytes_are_told(s
     for number, rows in enumerate(([{"bytes": content, "path": "a"}], [{"bytes": None, "path": "b"}])):
         (tmp_path / "shards").mkdir(exist_ok=True)
         pq.write_table(pa.table({"image": pa.array(rows, cell)}), tmp_path / f"shards/{number}.parquet")
+    (tmp_path / "shards/deep").mkdir()
+    (tmp_path / "shards/deep/more.tar").write_bytes(b"pictures, perhaps")
     summary = audit([sets[0]], [tmp_path / "shards"], tmp_path / "out")
     assert [pair[:2] for pair in pairs(tmp_path / "out")] == [("two.png", "0.parquet:1")]
-    assert left_out(tmp_path / "out") == {"1.parquet:1": "missing"}
+    assert left_out(tmp_path / "out") == {"1.parquet:1": "missing", "deep/more.tar": "not a picture"}
     assert summary.training[0].pictures == 2
 
 
@@ -368,6 +419,51 @@ def test_a_folder_in_the_hubs_layout_is_a_benchmark_in_parquet_or_json_lines(set
     assert [each[1:] for each in pairs(tmp_path / "embedded")] == [each[1:] for each in pairs(tmp_path / "lines")]
     assert embedded.benchmarks == lines.benchmarks
     assert embedded.overlaps == lines.overlaps
+
+
+def write_table(path: Path, *images: Image.Image) -> Path:
+    """A Parquet file of pictures."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"image": [encoded(image) for image in images]}), path)
+    return path
+
+
+def test_a_folder_of_several_kinds_is_refused_with_what_to_name_instead(sets, tmp_path):
+    snapshot = folder_of(tmp_path / "snapshot", logo=picture(8))
+    (snapshot / "README.md").write_text("a data set")
+    for number in (1, 2):
+        write_table(snapshot / f"data/train-{number}.parquet", picture(number))
+    beside = tmp_path / "beside"
+    folder_of(beside / "imgs/deep", one=picture(1))
+    records = write_lines(beside / "rec.jsonl", asked("imgs/deep/one.png", "What?", "This."))
+    among = folder_of(tmp_path / "among", one=picture(1))
+    write_lines(among / "rows.json", benchmark_row(0, "What?", ["a"], 0))
+    tables = [write_table(tmp_path / f"tables/{number}.parquet", picture(number)) for number in range(5)]
+    write_lines(tmp_path / "tables/rec.jsonl", "{broken", asked(None, "What?", "This."))
+    for folder, held, instead in (
+        (snapshot, "pictures (logo.png) and Parquet files (data/train-1.parquet)", str(snapshot / "data")),
+        (beside, "pictures (imgs/deep/one.png) and records (rec.jsonl)", f"{beside / 'imgs/deep'}, {records}"),
+        (among, "pictures (one.png) and records (rows.json)", str(among / "rows.json")),
+        (tmp_path / "tables", "Parquet files (0.parquet) and records", ", ".join([*map(str, tables[:4]), "..."])),
+    ):
+        for sides in (([sets[0]], [folder]), ([folder], [sets[1]])):
+            with pytest.raises(DataError) as error:
+                audit(*sides, tmp_path / "out")
+            assert f"{folder} holds {held}" in str(error.value)
+            assert f" Give instead {instead} (by repeating the option" in str(error.value)
+    audit([sets[0]], [snapshot / "data", beside / "imgs/deep", records], tmp_path / "out", images=[beside])
+    assert len(pairs(tmp_path / "out")) == 4
+
+
+def test_annotations_beside_pictures_are_no_set_of_their_own(sets, tmp_path):
+    annotations = {"info": {"messages": []}, "images": [], "annotations": []}
+    (sets[1] / "plain.json").write_text(json.dumps(annotations))
+    (sets[1] / "indented.json").write_text(json.dumps(annotations, indent=1))
+    (sets[1] / "long.json").write_text(json.dumps(annotations | {"conversations": "x" * (1 << 20)}))
+    (sets[1] / "words.json").write_text('["conversations"]')
+    summary = audit([sets[0]], [sets[1]], tmp_path / "out")
+    assert summary.training[0].left_out == {"not a picture": 4}
+    assert summary.num_pairs == 2
 
 
 # --- what boxes do
@@ -562,6 +658,32 @@ def test_answers_are_words_whatever_the_letters_stand_for():
     assert told[0].links == ("a.png",)
 
 
+@pytest.mark.parametrize(
+    ("choices", "answer", "expected"),
+    [
+        (["1", "0", "3", "2"], 1, "1"),
+        ([1, 0, 3, 2], 2, "2"),
+        (["one", "none", "three"], 1, "none"),
+        (["1", "2"], 0, "1"),
+        (["1", "2"], 7, "7"),
+        (["no", "yes"], "B", "yes"),
+        (["C", "B", "A"], "A", "A"),
+        (["C", "B", "A"], "(A)", "C"),
+    ],
+)
+def test_an_answer_that_is_a_choice_is_no_place_among_the_choices(choices, answer, expected):
+    (exchange,) = exchanges_of_row({"question": "How many?", "choices": choices, "answer": answer}, "here", ())
+    assert exchange.answers == (expected,)
+
+
+def test_a_count_given_as_a_number_is_the_answer(tmp_path):
+    bench = folder_of(tmp_path / "bench", one=picture(1))
+    row = {"filename": "one.png", "question": "How many cats are there?", "choices": ["1", "0", "3", "2"], "answer": 1}
+    train = write_lines(bench / "train.jsonl", asked("one.png", "How many cats are there?", "1"))
+    summary = audit([write_lines(bench / "rows.jsonl", row)], [train], tmp_path / "out")
+    assert (summary.questions[0].with_picture, summary.questions[0].with_answer) == (1, 1)
+
+
 def test_questions_are_counted_by_wording_picture_and_answer(tmp_path):
     bench, train = tmp_path / "bench", tmp_path / "train"
     folder_of(bench / "img", **{str(seed): picture(seed) for seed in range(4)})
@@ -636,6 +758,24 @@ def test_the_page_holds_its_pictures_runs_nothing_and_says_what_it_leaves_out(tm
     assert "&lt;script&gt;alert(1)&lt;" in page
 
 
+def test_the_page_fits_a_narrow_window_and_its_tables_scroll(browser, tmp_path):
+    question = WHICH.format("sink", "bottle")
+    bench = folder_of(tmp_path / "a benchmark/img", **{"0": picture(1), "1": Image.new("RGB", (60, 40))}).parent
+    write_lines(bench / "test_3d.jsonl", *(benchmark_row(number, question, ["sink", "b"], 0) for number in (0, 1)))
+    train = folder_of(tmp_path / "training", copy=picture(1).resize((60, 40)))
+    records = write_lines(train / "records.jsonl", asked("copy.png", question, "sink"), asked("lost.png", "?", "!"))
+    audit([bench], [records], tmp_path / "out")
+    page = browser.new_page(viewport={"width": 380, "height": 800})
+    page.goto((tmp_path / "out/index.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= 380
+    tables = page.locator("table")
+    assert tables.count() == 5
+    assert all(table.bounding_box()["width"] > 380 for table in tables.all()[:1])  # wider than the window: it scrolls
+    for cell in page.locator("td.text").all():
+        assert cell.bounding_box()["width"] >= 7 * 15  # not squeezed to a letter a line
+    page.close()
+
+
 # --- what can be wrong
 
 
@@ -686,6 +826,20 @@ def test_what_is_no_set_is_refused(sets, tmp_path):
         audit([sets[0]], [], tmp_path / "out")
 
 
+def test_a_set_given_twice_is_refused_but_for_one_on_each_side(sets, tmp_path):
+    bench, train = sets
+    again = train / ".." / train.name
+    with pytest.raises(DataError, match=f"training set {again} is given twice, once as {train}; once will do"):
+        audit([bench], [train, again], tmp_path / "out")
+    (tmp_path / "link").symlink_to(bench, target_is_directory=True)
+    with pytest.raises(DataError, match=r"benchmark .*link is given twice, once as .*bench; once will do"):
+        audit([bench, tmp_path / "link"], [train], tmp_path / "out")
+    with pytest.raises(DataError, match=r"benchmark .*bench is given twice; once will do"):
+        audit([bench, bench], [train], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert audit([bench], [bench, train], tmp_path / "out").num_pairs == 5
+
+
 def test_a_set_of_which_nothing_can_be_read_is_refused(sets, tmp_path, write_jsonl):
     records = write_jsonl(asked("a.jpg", "?", "!"), asked("b.jpg", "?", "!"))
     with pytest.raises(DataError, match=r"none of its 2 pictures can be read; the first: a\.jpg: .*--images"):
@@ -713,8 +867,9 @@ def test_progress_is_told_for_each_set(sets, tmp_path):
 
 def test_a_benchmark_of_questions_alone_needs_no_pictures(tmp_path, write_jsonl):
     bench = write_jsonl(asked(None, "How many legs has a spider?", "8"), name="bench.jsonl")
-    train = write_jsonl(asked("lost.jpg", "How many legs has a spider?", "8"), name="train.jsonl")
+    train = write_jsonl(asked("lost.jpg", "How many legs has a spider?", "8"), "{broken", name="train.jsonl")
     summary = audit([bench], [train], tmp_path / "out")
+    assert left_out(tmp_path / "out") == {"train.jsonl:2": "bad record"}
     assert (summary.training[0].pictures, summary.training[0].questions) == (None, 1)
     assert (summary.questions[0].same, summary.questions[0].with_picture) == (1, 0)
 

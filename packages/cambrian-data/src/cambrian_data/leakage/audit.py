@@ -1,7 +1,7 @@
 """The audit: which pictures and questions of benchmarks occur in training sets, near enough to be known by heart.
 
-Reading order: sets, pictures and parquet (what is read), methods and prints (what is compared), cache and hashing,
-search and gallery (pictures), dialogues, ngrams and questions (texts), auditor, then summary, report and page.
+Reading order: contents, sets, pictures and parquet (what is read), methods and prints (what is compared), cache and
+hashing, search and gallery (pictures), dialogues, ngrams and questions (texts), auditor, then summary, report and page.
 """
 
 from __future__ import annotations
@@ -60,13 +60,15 @@ def audit(
         progress: called with what is being read, how much of it is done, and how much there is.
 
     Raises:
-        DataError: if an argument is out of range, a set cannot be read or holds no usable picture, ImageHash is not
-            installed, or the folder holds something else or cannot be written.
+        DataError: if an argument is out of range, a set is given twice on the same side, cannot be read or holds no
+            usable picture, ImageHash is not installed, or the folder holds something else or cannot be written.
     """
     method = to_method(hash, hash_size)
     threshold = method.default_threshold if threshold is None else threshold
     check_threshold(method, threshold)
     check_arguments(benchmarks, training, ngram, text_threshold, processes, pairs_shown)
+    for role, paths in (("benchmark", benchmarks), ("training set", training)):
+        refuse_repeated(role, paths)
     imagehash()  # before anything is read or written
     roots, sources = [Path(root) for root in images], [Path(root) for root in source_images]
     ours, theirs = ([open_set(Path(path), roots) for path in paths] for paths in (benchmarks, training))
@@ -112,6 +114,17 @@ def check_arguments(
         raise DataError(f"processes is {processes}; expected at least 1.")
     if pairs_shown < 0:
         raise DataError(f"pairs shown is {pairs_shown}; expected 0 or more.")
+
+
+def refuse_repeated(role: str, paths: Sequence[Path]) -> None:
+    """Raises DataError for a set that is given twice on one side: all of its pairs would be counted twice."""
+    seen: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        place = path.resolve()
+        if place in seen:
+            also = "" if seen[place] == path else f", once as {seen[place]}"
+            raise DataError(f"{role} {path} is given twice{also}; once will do.")
+        seen[place] = path
 
 
 @contextmanager

@@ -158,6 +158,7 @@ class Auditor:
     def _find_pictures(self, side: Side, training: PictureSet) -> Iterator[Pair]:
         """Finds the near-duplicates in a training set."""
         if not self._gallery.shown:
+            self._tell_unreadable(side, training)
             return
         uninformed: list[LeftOut] = []
         for batch in self._hash_set(side, training):
@@ -167,6 +168,12 @@ class Auditor:
             uninformed.extend(no_information(batch.pictures[index]) for index in silent)
         for left_out in uninformed:
             self._account.add(side, left_out)
+
+    def _tell_unreadable(self, side: Side, training: PictureSet) -> None:
+        """Tells what is left out of a set whose pictures nobody asks about: bad records and foreign files."""
+        for item in self._watched(f"records of {side.name}", training.size(), training.pictures()):
+            if isinstance(item, LeftOut) and item.reason not in LOST:
+                self._account.add(side, item)
 
     def _hash_set(self, side: Side, each: PictureSet) -> Iterator[Batch]:
         """The fingerprints of a set.

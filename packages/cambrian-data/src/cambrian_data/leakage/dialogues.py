@@ -89,14 +89,21 @@ def answers_of_row(row: Row) -> tuple[str, ...]:
 
 
 def chosen(answer: Any, choices: Any) -> str:
-    """The words of the choice that an answer names; the answer itself where it names none."""
+    """The words of the choice that an answer names; the answer itself where it names none.
+
+    An answer that is the text of a choice is that choice: of the choices 1, 0, 3, 2 the answer 1 is the first, not the
+    second. Else a number counts the choices from 0, and a letter from A.
+    """
     if isinstance(answer, dict):  # as in VQAv2: {"answer", "answer_confidence", "answer_id"}
         answer = answer.get("answer")
     if not isinstance(choices, list):
         return str(answer)
+    words = [str(choice) for choice in choices]
+    if str(answer) in words:
+        return str(answer)
     match = LETTER.fullmatch(str(answer).strip())
     place = answer if isinstance(answer, int) else ascii_uppercase.index(match[1]) if match else -1
-    return str(choices[place]) if 0 <= place < len(choices) else str(answer)
+    return words[place] if 0 <= place < len(words) else str(answer)
 
 
 def spoken_choice(reply: str, question: str) -> str:

@@ -26,10 +26,11 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 STYLE = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .5rem 0 1.5rem; }
+.table { overflow-x: auto; margin: .5rem 0 1.5rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid #8885; text-align: right; vertical-align: top; }
-th.text, td.text { text-align: left; overflow-wrap: anywhere; }
-.pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(31rem, 1fr)); gap: 1rem; }
+th.text, td.text { text-align: left; min-width: 9rem; overflow-wrap: anywhere; }
+.pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(31rem, 100%), 1fr)); gap: 1rem; }
 .pair { border: 1px solid #8885; border-radius: .4rem; padding: .6rem; }
 .pair > p { margin: 0 0 .4rem; font-weight: 600; }
 .sides { display: grid; grid-template-columns: 1fr 1fr; gap: .6rem; }
@@ -197,7 +198,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], num_texts: int)
     """A table whose first columns are texts and whose others are numbers."""
     lines = ["".join(cell("th", text, index < num_texts) for index, text in enumerate(columns))]
     lines += ["".join(cell("td", text, index < num_texts) for index, text in enumerate(row)) for row in rows]
-    return "<table>" + "".join(f"<tr>{line}</tr>\n" for line in lines) + "</table>"
+    return '<div class="table"><table>' + "".join(f"<tr>{line}</tr>\n" for line in lines) + "</table></div>"
 
 
 def cell(tag: str, text: str, is_text: bool) -> str:

@@ -14,6 +14,9 @@ from cambrian_data.images import locate
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 """By which a file of a folder is taken for a picture."""
 
+PICTURE_FIELD = "filename"
+"""Field of a CV-Bench row that names its picture."""
+
 SOURCE_FIELD = "source_filename"
 """Field of a CV-Bench row that names what its picture was drawn from."""
 

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from cambrian_data.errors import DataError, RecordError
-from cambrian_data.formats import FORMS, read_records
-from cambrian_data.formats.rows import NumberedRow, first_character, read_rows
+from cambrian_data.formats import read_records
+from cambrian_data.formats.rows import first_character, read_rows
+from cambrian_data.leakage.contents import Contents, Kind, contents_of, kind_of
 from cambrian_data.leakage.dialogues import exchanges_of_record, exchanges_of_row
 from cambrian_data.leakage.parquet import ParquetPart
 from cambrian_data.leakage.pictures import (
+    PICTURE_FIELD,
     SOURCE_FIELD,
     SUFFIXES,
     Exchange,
@@ -32,8 +35,6 @@ from cambrian_data.records import Record, Row, shown
 HUB_STEMS = ("test_2d", "test_3d")
 TABLE_SUFFIXES = (".parquet", ".jsonl")
 """Of CV-Bench's files, in the order in which they are looked for."""
-
-PICTURE_FIELD = "filename"
 
 
 class Part(Protocol):
@@ -107,10 +108,11 @@ def open_set(path: Path, roots: Sequence[Path] = ()) -> PictureSet:
     if path.suffix == ".parquet":
         return PictureSet(name, "Parquet", [ParquetPart(path, path.name, roots or [path.parent])])
     row = first_row(path)
-    if any(form.key in row for form in FORMS):
-        return PictureSet(name, "records", [RecordsPart(path, roots or [path.parent])])
-    if PICTURE_FIELD in row and "question" in row:
-        return PictureSet(name, "CV-Bench rows", [RowsPart(path)])
+    kind = kind_of(row)
+    if kind is Kind.RECORDS:
+        return PictureSet(name, kind, [RecordsPart(path, roots or [path.parent])])
+    if kind is Kind.ROWS:
+        return PictureSet(name, kind, [RowsPart(path)])
     raise DataError(
         f'{path} has the keys {shown(list(row))}; expected records ("messages" or "conversations"), rows of a '
         'benchmark ("filename" and "question"), Parquet, or a folder.'
@@ -118,21 +120,41 @@ def open_set(path: Path, roots: Sequence[Path] = ()) -> PictureSet:
 
 
 def open_folder(folder: Path, name: str, roots: Sequence[Path]) -> PictureSet:
-    """The set in a folder: CV-Bench's files, pictures at any depth, or Parquet files at any depth."""
+    """The set in a folder: CV-Bench's files, pictures at any depth, or Parquet files at any depth.
+
+    Raises:
+        DataError: if it holds none of these, or sets of several kinds, for then some of it would not be looked at.
+    """
     tables = [file for stem in HUB_STEMS if (file := hub_file(folder, stem)) is not None]
     if tables:
         return PictureSet(name, "CV-Bench folder", [hub_part(file) for file in tables])
-    if any(Path(file).suffix.lower() in SUFFIXES for _, _, files in os.walk(folder) for file in files):
+    contents = contents_of(folder)
+    refuse_mixture(contents)
+    if contents.picture is not None:
         return PictureSet(name, "folder of pictures", [FolderPart(folder)])
-    files = sorted(folder.rglob("*.parquet"))
-    if files:
-        parts = [ParquetPart(file, file.relative_to(folder).as_posix(), roots or [folder]) for file in files]
-        return PictureSet(name, "folder of Parquet files", parts)
-    found = sorted({file.suffix or file.name for file in folder.rglob("*") if file.is_file()})
+    if contents.tables:
+        roots = roots or [folder]
+        parts = [ParquetPart(file, file.relative_to(folder).as_posix(), roots) for file in contents.tables]
+        return PictureSet(name, "folder of Parquet files", [*parts, OtherFilesPart(contents)])
     raise DataError(
-        f"{folder} holds {', '.join(found[:8]) or 'no files'}; expected pictures, Parquet files or "
+        f"{folder} holds {', '.join(contents.endings()[:8]) or 'no files'}; expected pictures, Parquet files or "
         "CV-Bench's test_2d and test_3d. "
         "Name a file of records itself, with --images for its pictures."
+    )
+
+
+def refuse_mixture(contents: Contents) -> None:
+    """Raises DataError for a folder with sets of several kinds, which says what to name instead."""
+    kinds = contents.kinds()
+    if len(kinds) < 2:
+        return
+    told = " and ".join(f"{kind} ({printable(example)})" for kind, example in kinds.items())
+    instead = contents.instead()
+    listed_paths = ", ".join(printable(path) for path in instead[:4]) + (", ..." if len(instead) > 4 else "")
+    raise DataError(
+        f"{printable(str(contents.folder))} holds {told}, and as one set some of it would not be looked at. Give "
+        f"instead {listed_paths} (by repeating the option if you want several, with --images for pictures that records "
+        "name), or move one kind elsewhere."
     )
 
 
@@ -163,10 +185,21 @@ def first_row(path: Path) -> Row:
 
 def count_rows(path: Path) -> int:
     """Lines of JSON Lines, or objects of an array."""
+    if is_array(path):
+        return sum(1 for _ in read_rows(path))
     with path.open("rb") as file:
-        if first_character(file) == b"[":
-            return sum(1 for _ in read_rows(path))
         return sum(not line.isspace() for line in file)
+
+
+def is_array(path: Path) -> bool:
+    """Whether a file of JSON is one array, whose records may all stand on one line."""
+    with path.open("rb") as file:
+        return first_character(file) == b"["
+
+
+def place_of(path: Path, in_array: bool, line: int | None, number: int) -> str:
+    """Names a record: by its line where there is one a line, by its number (from 1) in an array."""
+    return f"{path.name}, record {number}" if in_array else f"{path.name}:{line}"
 
 
 def printable(name: str) -> str:
@@ -214,6 +247,27 @@ class FolderPart:
         return iter(())
 
 
+class OtherFilesPart:
+    """The files beside Parquet files, which are not read."""
+
+    def __init__(self, contents: Contents) -> None:
+        self._contents = contents
+
+    def size(self) -> int:
+        """Files."""
+        return len(self._contents.others)
+
+    def pictures(self) -> Iterator[tuple[int, Picture | LeftOut]]:
+        """None; each file is left out."""
+        for number, file in enumerate(self._contents.others, start=1):
+            name = printable(file.relative_to(self._contents.folder).as_posix())
+            yield number, LeftOut(name, Reason.NOT_A_PICTURE, f'not Parquet by its suffix "{file.suffix}".')
+
+    def exchanges(self) -> Iterator[tuple[int, Exchange | LeftOut]]:
+        """None."""
+        return iter(())
+
+
 class RecordsPart:
     """The records of a file in LLaVA's or chat form."""
 
@@ -224,18 +278,25 @@ class RecordsPart:
         """Records; lines, where there is one a line."""
         return count_rows(self._path)
 
-    def _records(self) -> Iterator[tuple[int, Record | LeftOut]]:
+    def _records(self) -> Iterator[tuple[int, str, Record | LeftOut]]:
+        """Number, place and content of every record, those that cannot be read in their places."""
+        in_array = is_array(self._path)
         broken: list[RecordError] = []
         number = 0
-        for number, record in enumerate(read_records(self._path, on_invalid=broken.append), start=1):
-            yield number, record
-            yield from ((number, bad_record(error)) for error in broken)
+        for record in chain(read_records(self._path, on_invalid=broken.append), [None]):
+            for error in broken:
+                number += 1
+                place = place_of(self._path, in_array, error.line, number)
+                yield number, place, LeftOut(place, Reason.BAD_RECORD, error.problem)
             broken.clear()
-        yield from ((number, bad_record(error)) for error in broken)
+            if record is not None:
+                number += 1
+                line = int((record.location or "").rpartition(":")[2])
+                yield number, place_of(self._path, in_array, line, number), record
 
     def pictures(self) -> Iterator[tuple[int, Picture | LeftOut]]:
         """The pictures that records name."""
-        for number, record in self._records():
+        for number, _, record in self._records():
             if isinstance(record, LeftOut):
                 yield number, record
                 continue
@@ -243,17 +304,10 @@ class RecordsPart:
 
     def exchanges(self) -> Iterator[tuple[int, Exchange | LeftOut]]:
         """The questions of users and the answers that follow."""
-        for number, record in self._records():
+        for number, place, record in self._records():
             if isinstance(record, LeftOut):
                 continue  # listed with the pictures
-            location = f"{self._path.name}:{(record.location or '').rpartition(':')[2]}"
-            yield from ((number, each) for each in exchanges_of_record(record, location))
-
-
-def bad_record(error: RecordError) -> LeftOut:
-    """A record that cannot be read, named by its line."""
-    name = f"{error.file.name}:{error.line}" if error.file else "record"
-    return LeftOut(name, Reason.BAD_RECORD, error.problem)
+            yield from ((number, each) for each in exchanges_of_record(record, place))
 
 
 class RowsPart:
@@ -269,29 +323,28 @@ class RowsPart:
 
     def pictures(self) -> Iterator[tuple[int, Picture | LeftOut]]:
         """The pictures that rows name."""
-        for number, (line, row) in enumerate(read_rows(self._path), start=1):
+        for number, place, row in self._rows():
             name = None if isinstance(row, RecordError) else row.get(PICTURE_FIELD)
             if isinstance(row, RecordError):
-                yield number, bad_record(row)
+                yield number, LeftOut(place, Reason.BAD_RECORD, row.problem)
             elif isinstance(name, str) and name:
                 yield number, found_in(self._roots, name, as_source(row.get(SOURCE_FIELD)))
             else:
                 problem = f'"{PICTURE_FIELD}" is {shown(name)}; expected the path of a picture.'
-                yield number, LeftOut(self._location(line), Reason.BAD_RECORD, problem)
+                yield number, LeftOut(place, Reason.BAD_RECORD, problem)
 
     def exchanges(self) -> Iterator[tuple[int, Exchange | LeftOut]]:
         """The questions with the words of the right choices."""
-        for number, numbered in enumerate(read_rows(self._path), start=1):
+        for number, place, row in self._rows():
+            if isinstance(row, RecordError) or not isinstance(row.get(PICTURE_FIELD), str):
+                continue  # listed with the pictures
             try:
-                yield from ((number, each) for each in self._exchanges(numbered))
+                yield from ((number, each) for each in exchanges_of_row(row, place, (row[PICTURE_FIELD],)))
             except RecordError as error:
-                yield number, LeftOut(self._location(numbered.line), Reason.BAD_RECORD, error.problem)
+                yield number, LeftOut(place, Reason.BAD_RECORD, error.problem)
 
-    def _exchanges(self, numbered: NumberedRow) -> Iterator[Exchange]:
-        line, row = numbered
-        if isinstance(row, RecordError) or not isinstance(row.get(PICTURE_FIELD), str):
-            return iter(())  # listed with the pictures
-        return exchanges_of_row(row, self._location(line), (row[PICTURE_FIELD],))
-
-    def _location(self, line: int) -> str:
-        return f"{self._path.name}:{line}"
+    def _rows(self) -> Iterator[tuple[int, str, Row | RecordError]]:
+        """Number, place and content of every row."""
+        in_array = is_array(self._path)
+        for number, (line, row) in enumerate(read_rows(self._path), start=1):
+            yield number, place_of(self._path, in_array, line, number), row
