@@ -446,9 +446,9 @@ def test_a_folder_of_several_kinds_is_refused_with_what_to_name_instead(sets, tm
         (among, "pictures (one.png) and records (rows.json)", str(among / "rows.json")),
         (tmp_path / "tables", "Parquet files (0.parquet) and records", ", ".join([*map(str, tables[:4]), "..."])),
     ):
-        for sides in (([sets[0]], [folder]), ([folder], [sets[1]])):
+        for benchmarks, training in (([sets[0]], [folder]), ([folder], [sets[1]])):
             with pytest.raises(DataError) as error:
-                audit(*sides, tmp_path / "out")
+                audit(benchmarks, training, tmp_path / "out")
             assert f"{folder} holds {held}" in str(error.value)
             assert f" Give instead {instead} (by repeating the option" in str(error.value)
     audit([sets[0]], [snapshot / "data", beside / "imgs/deep", records], tmp_path / "out", images=[beside])
