@@ -1,10 +1,12 @@
 """`cambrian cvbench audit`: models of the command line without pictures, files, decisions, and what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from cambrian_data.cvbench import audit as library
 from cambrian_data.cvbench import write_scene_benchmark
 from cambrian_data.scenes import write_scenes
 from tests.support.tiny_checkpoint import write_tiny_checkpoint
@@ -105,8 +107,10 @@ def test_a_checkpoint_is_audited_and_an_interrupted_audit_goes_on(cambrian, benc
     lines = log.read_bytes().splitlines(keepends=True)
     assert len(lines) == 4 * 4 + 4 * 2
     log.write_bytes(b"".join(lines[:9]) + lines[9][:20])  # as a killed process leaves it
-    for name in ("audit.json", "audit.csv", "audit.md"):
-        Path("broken", name).unlink()
+    models = Path("broken/models").rename("models")
+    shutil.rmtree("broken")
+    library.claim(half, library.read_items(half), Path("broken"))
+    models.rename("broken/models")
     assert cambrian(*arguments, "--output", "broken").status == 0
     assert files(Path("broken")) == files(Path("whole"))
 
@@ -153,9 +157,22 @@ def test_replies_to_other_questions_are_not_taken_for_these(cambrian, refused, b
     assert cambrian("cvbench", "audit", copy, "--model", "random").status == 0
     table = copy / "test_3d.jsonl"
     table.write_text("".join(table.read_text().splitlines(keepends=True)[1:]))
-    message = refused("cvbench", "audit", copy, "--model", "random")
-    assert "holds another run" in message
-    assert "Choose another output" in message
+    held = {path: path.read_bytes() for path in (copy / "audit").rglob("*") if path.is_file()}
+    for models in (["--model", "random"], ["--model", "random:1"], []):
+        message = refused("cvbench", "audit", copy, *models)
+        assert "holds an audit of other questions, those of copy" in message
+        assert "Choose another output" in message
+    assert {path: path.read_bytes() for path in (copy / "audit").rglob("*") if path.is_file()} == held
+
+
+def test_a_folder_of_something_else_is_refused_before_a_model_is_asked(refused, benchmark):
+    Path("out").mkdir()
+    Path("out/thesis.tex").write_text("years of work")
+    for models in (["--model", "random"], []):
+        assert "out is not empty and holds no audit" in refused(
+            "cvbench", "audit", benchmark, *models, "--output", "out"
+        )
+    assert [path.name for path in Path("out").iterdir()] == ["thesis.tex"]
 
 
 @pytest.mark.parametrize(

@@ -133,12 +133,56 @@ def test_agreement_is_printed_with_what_is_disputed(cambrian, folder, tmp_path):
     assert "Cohen's kappa" in majority.stdout
 
 
+def cut(folder, reviewer):
+    with (folder / "review" / f"{reviewer}.jsonl").open("ab") as file:
+        file.write(b'{"idx":7,"reason":"\xc3')
+
+
+@pytest.mark.parametrize("as_json", [(), ("--json",)])
+def test_lines_that_a_crash_has_cut_are_told_with_agreement_and_export(cambrian, folder, tmp_path, as_json):
+    decide(folder, "anna")
+    decide(folder, "ben")
+    cut(folder, "ben")
+    told = "note: Line 17 of ben.jsonl was cut by a crash and is skipped"
+    for arguments in (("--agreement",), ("--export", tmp_path / "out")):
+        outcome = cambrian("cvbench", "review", folder, *arguments, *as_json)
+        assert outcome.status == 0
+        assert (outcome.stderr if as_json else outcome.stdout).count(told) == 1
+        if as_json:
+            (line,) = outcome.stdout.splitlines()
+            assert told not in line
+    manifest = json.loads((tmp_path / "out" / "review.json").read_text())
+    assert manifest["summary"]["cut_lines"] == {"ben": 1}
+
+
+def test_a_broken_picture_stops_the_export(refused, folder, tmp_path):
+    decide(folder, "anna")
+    (folder / read_rows(folder)[3]["filename"]).write_bytes(b"no picture")
+    message = refused("cvbench", "review", folder, "--export", tmp_path / "out", "--include-undecided")
+    assert "question 3: " in message
+    assert read_rows(folder)[3]["filename"] in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_line_break_in_a_reason_makes_no_line_of_its_own(cambrian, folder, tmp_path):
+    decide(folder, "anna")
+    Review(read_benchmark(folder), "anna").decide(2, "reject", "tiny\nquestion 3 (Count) is left out\x1b[31m\u2028é")
+    outcome = cambrian("cvbench", "review", folder, "--export", tmp_path / "out")
+    told = [line for line in outcome.stdout.splitlines() if "is left out" in line]
+    assert told == [
+        "question 2 (Count) is left out, rejected; anna: reject "
+        r"(tiny\nquestion 3 (Count) is left out\x1b[31m\u2028é)"
+    ]
+
+
 def test_what_cannot_be_reviewed_is_refused(refused, folder, tmp_path):
     assert "is not a folder" in refused("cvbench", "review", tmp_path / "nowhere")
     assert "names no log" in refused("cvbench", "review", folder, "--reviewer", "../anna")
+    nowhere = ("--host", "203.0.113.7", "--no-open")  # no page can be served there: a failing test does not hang
+    assert 'reviewer "" names no log' in refused("cvbench", "review", folder, "--reviewer", "", *nowhere)
     assert "say what --export writes" in refused("cvbench", "review", folder, "--include-undecided")
     assert "say what --export writes" in refused("cvbench", "review", folder, "--rule", "majority")
     assert "holds no decisions" in refused("cvbench", "review", folder, "--agreement")
     decide(folder, "anna", count=1)
     assert "has one reviewer, anna; agreement needs two" in refused("cvbench", "review", folder, "--agreement")
-    assert "cannot listen on 203.0.113.7" in refused("cvbench", "review", folder, "--host", "203.0.113.7", "--no-open")
+    assert "cannot listen on 203.0.113.7" in refused("cvbench", "review", folder, *nowhere)

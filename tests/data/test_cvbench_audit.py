@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from string import ascii_uppercase
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -582,6 +583,64 @@ def test_the_files_hold_the_result(fair, tmp_path):
     assert len(widths) == 1
     for text in ("best letter", "finds leaks from", "found: told, all", "Count, beds"):
         assert text in page
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return library.audit(write_benchmark(tmp_path_factory.mktemp("small") / "small", fair_rows(6, 1, ("Depth",))))
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_an_audit_replaces_an_older_one_of_the_same_questions_alone(small, tmp_path):
+    out = tmp_path / "out"
+    library.write(small, out)
+    before = contents(out)
+    assert set(before) == {"audit.json", "audit.csv", "audit.md"}
+    library.write(small, out)
+    assert contents(out) == before
+    other = library.audit(write_benchmark(tmp_path / "other", fair_rows(6, 2, ("Depth",))))
+    with pytest.raises(
+        DataError, match=r"out holds an audit of other questions, those of small; nothing is overwritten"
+    ):
+        library.write(other, out)
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("thesis.tex", "years of work", r"is not empty and holds no audit; choose an empty or a new output folder"),
+        ("audit.csv", "a,b", r"is not empty and holds no audit"),
+        ("audit.json", '{"vulnerabilities": []}', r"audit.json is none of an audit \(.*benchmark"),
+        ("audit.json", "no JSON", r"audit.json is none of an audit"),
+        ("audit.json", "[]", r"audit.json is none of an audit"),
+    ],
+)
+def test_a_folder_of_something_else_is_left_as_it_is(small, tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        library.write(small, tmp_path)
+    with pytest.raises(DataError, match="is a file; expected a folder to write an audit to"):
+        library.write(small, tmp_path / name)
+    assert contents(tmp_path) == {name: content.encode()}
+
+
+def test_an_unfinished_audit_goes_on_with_the_same_questions_alone(small, tmp_path):
+    library.claim(tmp_path / "small", small.items, tmp_path / "out")
+    (tmp_path / "out" / "models").mkdir()
+    with pytest.raises(DataError, match="holds an audit of other questions, those of small"):
+        library.claim(tmp_path / "other", small.items[1:], tmp_path / "out")
+    library.write(small, tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"audit.json", "audit.csv", "audit.md", "models"}
+
+
+def test_one_test_is_corrected_together_with_none(small):
+    told = [library.notes(msgspec.structs.replace(small.audit, tests=number)) for number in (1, 2)]
+    assert any(note.startswith("1 test: a benchmark without bias gives") for note in told[0])
+    assert any(note.startswith("2 tests, corrected together: a benchmark") for note in told[1])
 
 
 def test_decisions_are_a_reviewers_and_never_overwrite_anothers(fair, tmp_path):

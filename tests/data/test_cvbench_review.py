@@ -4,6 +4,7 @@ import http.client
 import io
 import json
 import math
+import os
 import re
 import shutil
 import socket
@@ -11,9 +12,11 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -33,7 +36,7 @@ from cambrian_data.cvbench.review import (
 from cambrian_data.cvbench.review.agreement import agree, cohen_kappa, krippendorff_alpha, raw_agreement
 from cambrian_data.cvbench.review.benchmark import Embedded, load_picture, picture_bytes
 from cambrian_data.cvbench.review.changes import check_changes, prompt, tidy
-from cambrian_data.cvbench.review.decisions import CUT_MARK, Decision, append, read_log, standing
+from cambrian_data.cvbench.review.decisions import CUT_MARK, Decision, append, cut_lines, read_log, standing
 from cambrian_data.cvbench.review.geometry import Subject
 from cambrian_data.cvbench.review.projection import EDGES, project_edges
 from cambrian_data.cvbench.review.server import is_own_name
@@ -284,6 +287,34 @@ def test_decisions_about_another_build_are_refused(folder, anna):
         Review(read_benchmark(folder), "anna")
 
 
+@pytest.mark.parametrize("name", ["test_2d.jsonl", "test_3d.jsonl", "geometry.jsonl"])
+@pytest.mark.parametrize("change", ["time", "size", "gone"])
+def test_nothing_is_decided_about_a_benchmark_that_has_changed_since_it_was_read(folder, anna, name, change):
+    anna.decide(1, "accept")
+    before = anna.log.read_bytes()
+    path = folder / name
+    if change == "time":  # the same number of bytes, written anew
+        os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 1))
+    elif change == "size":
+        times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+        path.write_bytes(path.read_bytes() + b"\n")
+        os.utime(path, ns=times)
+    else:
+        path.unlink()
+    for kind, reason in (("accept", ""), ("reject", "tiny object")):
+        with pytest.raises(DataError, match="the benchmark has changed; start again"):
+            anna.decide(2, kind, reason)
+    with pytest.raises(DataError, match="the benchmark has changed; start again"):
+        anna.undo()
+    assert anna.log.read_bytes() == before
+
+
+def test_a_table_that_is_read_before_the_one_that_was_is_a_change(made, folder, anna):
+    shutil.copy(made / "test_2d.parquet", folder)
+    with pytest.raises(DataError, match="the benchmark has changed; start again"):
+        anna.decide(2, "accept")
+
+
 def test_lines_that_the_audit_writes_are_read(anna):
     anna.decide(1, "accept")
     line = {"idx": 2, "decision": "reject", "reason": "a blind model knows", "changes": None, "time": "2026-11-25"}
@@ -413,6 +444,26 @@ def test_tidy_changes_of_real_questions_are_stable(benchmark):
         changes = Changes(question=f"{asked.question} Look twice.", choices=tuple(asked.choices), answer=asked.answer)
         check_changes(changes, item.row)
         assert tidy(changes) == changes
+
+
+def break_picture(folder, idx):
+    """Cuts the picture of a question short: its header still tells a size."""
+    file = folder / read_rows(folder)[idx]["filename"]
+    file.write_bytes(file.read_bytes()[:100])
+    return file
+
+
+def test_a_question_whose_picture_cannot_be_shown_is_not_kept_but_can_be_rejected(folder, anna):
+    file = break_picture(folder, 2)
+    changes = Changes(question="Why?", choices=("a", "b"), answer="(A)")
+    for kind, wanted in (("accept", None), ("modify", changes)):
+        message = rf"question 2 cannot be kept, as its picture cannot be shown: .*{file.name}: .* reject the question"
+        with pytest.raises(ImageError, match=message):
+            anna.decide(2, kind, "", wanted)
+    assert not anna.log.exists()
+    anna.decide(2, "reject", "broken picture")
+    anna.decide(3, "accept")
+    assert set(anna.decisions()) == {2, 3}
 
 
 # --- geometry
@@ -754,6 +805,47 @@ def test_undecided_questions_must_be_asked_for(benchmark, anna, tmp_path):
     assert "questions that nobody decided are in it as they stood" in card
 
 
+@pytest.mark.parametrize("include_undecided", [False, True])
+def test_broken_pictures_are_named_before_anything_is_written(folder, benchmark, anna, tmp_path, include_undecided):
+    decide_all(anna, q4="tiny object")
+    if include_undecided:
+        anna.undo()  # of question 15
+    broken = [break_picture(folder, idx) for idx in (2, 4, 15)]
+    message = rf"2 of 15 questions .* question 2: .*{broken[0].name}: .* question 15: .*{broken[2].name}: "
+    with pytest.raises(ImageError, match=message) as raised:
+        export_reviewed(benchmark, tmp_path / "out", include_undecided=include_undecided)
+    assert "question 4:" not in str(raised.value)  # it is left out, whatever its picture is
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_broken_picture_in_parquet_is_named_before_anything_is_written(made, parquet, tmp_path):
+    table = pq.read_table(parquet / "test_3d.parquet")
+    rows = table.to_pylist()
+    rows[1]["image"]["bytes"] = rows[1]["image"]["bytes"][:100]
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), parquet / "test_3d.parquet")
+    benchmark = read_benchmark(parquet)
+    anna = Review(benchmark, "anna")
+    with pytest.raises(ImageError, match="question 9 cannot be kept"):
+        anna.decide(9, "accept")
+    anna.decide(0, "accept")
+    with pytest.raises(ImageError, match=rf"1 of 16 questions .* question 9: .*{Path(rows[1]['filename']).name}"):
+        export_reviewed(benchmark, tmp_path / "out", include_undecided=True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("cut", [b'{"idx":7,"decision":"rej', b'{"idx":7,"reason":"\xc3', b"\xff\xfe"])
+def test_the_account_counts_lines_that_a_crash_has_cut(folder, benchmark, anna, tmp_path, cut):
+    decide_all(anna)
+    decide_all(Review(benchmark, "ben"))
+    with anna.log.open("ab") as file:
+        file.write(cut)
+    assert cut_lines(folder) == {"anna": [17]}
+    summary = export_reviewed(benchmark, tmp_path / "out")
+    assert summary.cut_lines == {"anna": 1}
+    assert json.loads((tmp_path / "out" / "review.json").read_text())["summary"]["cut_lines"] == {"anna": 1}
+    assert export_reviewed(benchmark, tmp_path / "out") == summary
+
+
 def test_disputed_questions_are_left_out_and_named(benchmark, anna, tmp_path):
     decide_all(anna)
     ben = Review(benchmark, "ben")
@@ -959,6 +1051,8 @@ def test_the_page_loads_nothing_from_outside_and_no_inline_script(client):
         ({"host": ""}, 421),
         ({"origin": "http://evil.example"}, 403),
         ({"origin": "null"}, 403),
+        ({"origin": "http://["}, 403),
+        ({"origin": "http://[::1"}, 403),
         ({"origin": "http://localhost:1"}, 403),
         ({"x-review-token": None}, 403),
         ({"x-review-token": "guessed"}, 403),

@@ -75,9 +75,10 @@ class Visit:
         page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
         page.on("console", lambda said: self.problems.append(f"console: {said.text}") if said.type == "error" else None)
         page.on("dialog", lambda dialog: self.problems.append(f"dialog: {dialog.message}"))
-        page.on("request", lambda asked: self.note(asked.url, url))
+        page.on("request", lambda asked: self.note(asked.url, url.partition("#")[0]))
         page.goto(url)
-        expect(page.locator("#picture")).to_have_attribute("aria-busy", "false")
+        if has_picture:
+            expect(page.locator("#picture")).to_have_attribute("aria-busy", "false")
         expect(page.locator("#picture image")).to_have_count(int(has_picture))
         return page
 
@@ -368,7 +369,9 @@ def test_categories_and_text_filter_together_and_keys_stay_in_the_list(page, fol
     expected = [idx for idx in of_cubes if rows[idx]["task"] == "Depth"]
     assert shown_numbers(page) == expected
     assert expected
-    page.keyboard.press("Escape")
+    page.keyboard.press("Enter")
+    expect(page.locator("#question")).to_be_focused()
+    assert shown_numbers(page) == expected
     page.keyboard.press("f")
     shows(page, expected[0])
     page.keyboard.press("a")
@@ -376,6 +379,105 @@ def test_categories_and_text_filter_together_and_keys_stay_in_the_list(page, fol
         shows(page, expected[1])
     else:
         expect(page.locator("#message")).to_have_text("All questions of this list are decided.")
+
+
+def test_escape_in_the_search_leaves_no_filter_behind(page):
+    page.keyboard.press("/")
+    page.keyboard.type("closer")
+    assert shown_numbers(page) == list(range(8, 16))
+    page.keyboard.press("Escape")
+    expect(page.locator("#filter-text")).to_have_value("")
+    expect(page.locator("#question")).to_be_focused()
+    assert shown_numbers(page) == list(range(16))
+    expect(page.locator("#count")).to_have_text("16 of 16 questions")
+    page.keyboard.press("n")
+    shows(page, 1)
+    page.keyboard.press("f")
+    shows(page, 0)
+
+
+def test_a_list_of_nothing_says_so_and_nothing_in_it_is_accepted(page, folder):
+    page.locator("#filter-text").fill("no such thing")
+    page.keyboard.press("Enter")
+    expect(page.locator("#list")).to_have_text("No question matches the filters.")
+    for key in "npf":
+        page.keyboard.press("b")
+        page.keyboard.press(key)
+        expect(page.locator("#message")).to_have_text("No question matches the filters.")
+    page.keyboard.press("a")
+    expect(page.locator("#message")).to_contain_text("Question 0 is not in the list")
+    page.get_by_role("button", name="Accept").click()
+    assert not (folder / "review" / "anna.jsonl").exists()
+    page.get_by_role("button", name="Clear filters").click()
+    page.locator("#question").focus()
+    page.keyboard.press("a")
+    shows(page, 1)
+    assert [line["idx"] for line in log(folder)] == [0]
+
+
+def test_a_question_that_the_filters_hide_is_not_accepted(page, folder):
+    page.locator("#filter-task").select_option("Depth")
+    page.locator("#question").focus()
+    page.keyboard.press("a")
+    expect(page.locator("#message")).to_have_text(
+        "Question 0 is not in the list; change the filters, or go to one that is."
+    )
+    page.keyboard.press("n")
+    shows(page, 8)
+    page.keyboard.press("a")
+    shows(page, 9)
+    assert [line["idx"] for line in log(folder)] == [8]
+
+
+def test_what_an_undo_makes_undecided_again_is_in_the_list_of_the_undecided(page, folder):
+    page.locator("#filter-decision").select_option("undecided")
+    page.locator("#question").focus()
+    page.keyboard.press("a")
+    shows(page, 1)
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page.locator("#count")).to_have_text("15 of 16 questions")
+    page.keyboard.press("u")
+    shows(page, 0)
+    expect(page.locator("#count")).to_have_text("16 of 16 questions")
+    page.keyboard.press("a")
+    shows(page, 1)
+    assert [line["decision"] for line in log(folder)] == ["accept", "withdraw", "accept"]
+
+
+# --- the address
+
+
+def test_a_number_in_the_address_is_followed_while_the_page_is_open(page, server):
+    page.evaluate("location.hash = '#12'")
+    shows(page, 12)
+    page.evaluate("location.hash = '#999'")
+    expect(page.locator("#message")).to_have_text("There is no question 999; choose one in the list.")
+    shows(page, 12)
+    assert page.url == f"{server.url}#12"
+    page.keyboard.press("r")
+    page.evaluate("location.hash = '#3'")
+    expect(page).to_have_url(f"{server.url}#12")
+    page.keyboard.press("Escape")
+    shows(page, 12)
+
+
+@pytest.mark.parametrize("name", ["999", "x", "1e1", "12.0"])
+def test_an_unknown_number_shows_no_other_question(server, visit, folder, name):
+    page = visit(f"{server.url}#{name}", has_picture=False)
+    expect(page.locator("#message")).to_have_text(f"There is no question {name}; choose one in the list.")
+    expect(page.locator("#question")).to_have_text("")
+    for key in "amr":
+        page.keyboard.press("b")
+        page.keyboard.press(key)
+        expect(page.locator("#message")).to_have_text("No question is shown; choose one in the list.")
+    expect(page.locator("dialog[open]")).to_have_count(0)
+    assert not (folder / "review" / "anna.jsonl").exists()
+    page.keyboard.press("n")
+    shows(page, 0)
+
+
+def test_the_address_of_a_question_opens_it(server, visit):
+    shows(visit(f"{server.url}#12"), 12)
 
 
 # --- geometry
@@ -538,6 +640,17 @@ def test_a_broken_picture_is_said_and_can_be_rejected(folder, visit):
     with serve(folder) as running:
         page = visit(running.url, has_picture=False)
         expect(page.locator("#picture-error")).to_contain_text("is not a picture of a known format")
+        for key in "am":
+            page.keyboard.press("n")
+            shows(page, 1)
+            page.keyboard.press("p")
+            expect(page.locator("#picture-error")).to_be_visible()
+            page.keyboard.press(key)
+            expect(page.locator("#message")).to_have_text(
+                "The picture cannot be shown: mend it, or reject the question."
+            )
+        expect(page.locator("dialog[open]")).to_have_count(0)
+        assert not (folder / "review" / "anna.jsonl").exists()
         page.keyboard.press("r")
         page.keyboard.press("6")
         shows(page, 1)
@@ -548,7 +661,43 @@ def test_a_broken_picture_is_said_and_can_be_rejected(folder, visit):
     forgive_failed_requests(visit)
 
 
+def test_a_picture_that_breaks_while_it_is_looked_at_is_not_accepted(page, folder, visit):
+    (folder / read_rows(folder)[0]["filename"]).write_bytes(b"no picture")
+    page.keyboard.press("a")
+    expect(page.locator("#message")).to_contain_text("question 0 cannot be kept, as its picture cannot be shown")
+    shows(page, 0)
+    assert not (folder / "review" / "anna.jsonl").exists()
+    forgive_failed_requests(visit)
+
+
+def test_a_benchmark_that_is_built_anew_under_the_page_is_not_decided_about(page, folder, visit):
+    (folder / "test_2d.jsonl").write_bytes((folder / "test_2d.jsonl").read_bytes() + b"\n")
+    page.keyboard.press("a")
+    expect(page.locator("#message")).to_contain_text("the benchmark has changed; start again")
+    shows(page, 0)
+    assert not (folder / "review" / "anna.jsonl").exists()
+    forgive_failed_requests(visit)
+
+
 # --- for everybody
+
+
+@pytest.mark.parametrize("choice", ["word " * 60, "w" * 300])
+def test_a_long_choice_leaves_its_letter_on_one_line(folder, visit, choice):
+    path = folder / "test_2d.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[0]["choices"] = [f"{choice}{number}" for number in range(len(rows[0]["choices"]))]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with serve(folder) as running:
+        page = visit(running.url)
+        height = page.locator(".entry-idx").first.bounding_box()["height"]
+        for number in range(len(rows[0]["choices"])):
+            letter = page.locator(".choice-letter").nth(number).bounding_box()
+            assert letter["height"] < 1.8 * height
+            assert letter["width"] > 10
+        panel = page.locator(".panel").evaluate("one => one.scrollWidth - one.clientWidth")
+        assert panel <= 0
+        page.close()
 
 
 def test_every_control_has_a_name_and_keys_are_told(page):

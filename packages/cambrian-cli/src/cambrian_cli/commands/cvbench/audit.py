@@ -71,9 +71,11 @@ def audit(
     if export_filtered is not None and not names:
         raise CommandError("--export-filtered needs a --model: priors say what is biased, not which question to drop.")
     with report(as_json) as out:
-        asked = [one for item in library.read_items(benchmark) for one in library.in_orders(item, permutations)]
+        items = library.read_items(benchmark)
+        asked = [one for item in items for one in library.in_orders(item, permutations)]
         plans = {name: evaluation.plan(TASK, name, benchmark, batch_size, max_new_tokens) for name in names}
         folder = output or benchmark / "audit"
+        library.claim(benchmark, items, folder)
         guessers: dict[str, Guesser] = {}
         for name, plan in plans.items():  # one after another: two models need not fit into memory
             silence_libraries()

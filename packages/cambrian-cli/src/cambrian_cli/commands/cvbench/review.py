@@ -65,6 +65,7 @@ def review(
         if export is None and not agreement:
             out.result(_serve(out, found, reviewer, host, port, open_page))
             return
+        _tell_cut_lines(out, found)
         if agreement:
             measured = _show_agreement(out, found)
         written = None if export is None else _export(out, found, export, rule, include_undecided)
@@ -77,7 +78,7 @@ def _serve(
     """Shows the page until the command is interrupted, and returns how far the reviewer came."""
     from cambrian_data.cvbench.review import Review, default_reviewer, open_server
 
-    mine = Review(benchmark, reviewer or default_reviewer())
+    mine = Review(benchmark, default_reviewer() if reviewer is None else reviewer)
     server = open_server(mine, host=host, port=port)
     for notice in mine.overview().notices:
         out.line(f"note: {notice}")
@@ -90,6 +91,15 @@ def _serve(
         webbrowser.open(server.url)
     server.run()
     return _show_progress(out, mine)
+
+
+def _tell_cut_lines(out: Report, benchmark: "Benchmark") -> None:
+    """Prints which lines of the logs count for nothing, as a crash has cut them."""
+    from cambrian_data.cvbench.review import cut_lines, cut_notices
+
+    for name, cut in cut_lines(benchmark.folder).items():
+        for notice in cut_notices(f"{name}.jsonl", cut):
+            out.line(f"note: {notice}")
 
 
 def _show_progress(out: Report, mine: "Review") -> dict[str, Any]:
@@ -116,7 +126,7 @@ def _show_agreement(out: Report, benchmark: "Benchmark") -> dict[str, Any]:
     _table_of_agreement(out, found)
     for one in found.disagreements[:LISTED]:
         told = ", ".join(f"{name}: {decision}" for name, decision in one.decisions.items())
-        out.line(f"question {one.idx} ({one.task}) is disputed: {told}")
+        out.line(_on_one_line(f"question {one.idx} ({one.task}) is disputed: {told}"))
     if len(found.disagreements) > LISTED:
         out.line(f"... and {len(found.disagreements) - LISTED} more (--json has all)")
     if found.changed_differently:
@@ -140,6 +150,11 @@ def _shown(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
 
 
+def _on_one_line(text: str) -> str:
+    """Escapes line breaks and other control characters that a log or a table may hold."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
 def _export(out: Report, benchmark: "Benchmark", output: Path, rule: str, include_undecided: bool) -> dict[str, Any]:
     """Writes the reviewed set, prints what became of the questions, and returns it."""
     import msgspec
@@ -154,7 +169,7 @@ def _export(out: Report, benchmark: "Benchmark", output: Path, rule: str, includ
         votes = [
             f"{vote.reviewer}: {vote.decision}" + (f" ({vote.reason})" if vote.reason else "") for vote in one.votes
         ]
-        out.line(f"question {one.idx} ({one.task}) is left out, {one.outcome}; {', '.join(votes)}")
+        out.line(_on_one_line(f"question {one.idx} ({one.task}) is left out, {one.outcome}; {', '.join(votes)}"))
     if len(summary.left_out) > LISTED:
         out.line(f"... and {len(summary.left_out) - LISTED} more ({output / 'review.json'} has all)")
     out.line(f"{summary.num_questions} questions: {output}")

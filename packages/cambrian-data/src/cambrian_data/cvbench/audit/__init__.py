@@ -5,7 +5,7 @@ CV-Bench is put to the same test. Reading order: items, orders, chance, priors, 
 files for what is shown and written. No model is known here: whoever answers is passed in as a callable.
 """
 
-from cambrian_data.cvbench.audit.files import to_dict, write, write_decisions
+from cambrian_data.cvbench.audit.files import claim, to_dict, write, write_decisions
 from cambrian_data.cvbench.audit.items import Item, read_items
 from cambrian_data.cvbench.audit.orders import Guesser, Ordered, in_orders
 from cambrian_data.cvbench.audit.report import Audit, Audited, audit
@@ -19,6 +19,7 @@ __all__ = [
     "Ordered",
     "Table",
     "audit",
+    "claim",
     "in_orders",
     "notes",
     "read_items",

@@ -13,26 +13,88 @@ import msgspec
 
 from cambrian_data.cvbench.audit import priors
 from cambrian_data.cvbench.audit.filter import Drop
-from cambrian_data.cvbench.audit.report import Audit, Audited
+from cambrian_data.cvbench.audit.items import Item
+from cambrian_data.cvbench.audit.report import Audit, Audited, content_hash
 from cambrian_data.cvbench.audit.tables import markdown
 from cambrian_data.errors import DataError
 from cambrian_data.scenes.generate import write_atomically, writing
 
 JSON, CSV, MARKDOWN = "audit.json", "audit.csv", "audit.md"
+MARKER = "audit.unfinished"
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose audit a folder holds; `audit.json` has these fields, too.
+
+    Attributes:
+        benchmark: name of its folder.
+        content_hash: SHA-256 of its questions.
+    """
+
+    benchmark: str
+    content_hash: str
+
+
+def claim(benchmark: Path, items: Sequence[Item], output: Path) -> None:
+    """Marks a folder as that of an audit of these questions, until `write` has finished it.
+
+    Args:
+        benchmark: its folder.
+        items: its questions.
+        output: made if missing; must be empty, or hold an audit of the same questions, finished or not.
+
+    Raises:
+        DataError: if the folder holds something else, or cannot be written.
+    """
+    take(Claim(benchmark=benchmark.resolve().name, content_hash=content_hash(items)), output)
+
+
+def take(wanted: Claim, output: Path) -> None:
+    """Marks a folder as that of this audit; refuses one of something else."""
+    if output.exists() and not output.is_dir():
+        raise DataError(f"{output} is a file; expected a folder to write an audit to.")
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
+        held = read_claim(output)
+        if held is not None and held.content_hash != wanted.content_hash:
+            raise DataError(
+                f"{output} holds an audit of other questions, those of {held.benchmark}; nothing is overwritten. "
+                "Choose another output folder, or delete this one first."
+            )
+        write_atomically(output / MARKER, msgspec.json.encode(wanted))
+
+
+def read_claim(output: Path) -> Claim | None:
+    """Whose audit the folder holds; None if it holds nothing yet.
+
+    Raises:
+        DataError: if what it holds is no audit.
+    """
+    names = {path.name for path in output.iterdir()}
+    if names <= {MARKER}:
+        return None
+    found = next((name for name in (JSON, MARKER) if name in names), None)
+    if found is None:
+        raise DataError(f"{output} is not empty and holds no audit; choose an empty or a new output folder.")
+    try:
+        return msgspec.json.decode((output / found).read_bytes(), type=Claim)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{output / found} is none of an audit ({error}); choose another output folder.") from error
 
 
 def write(audited: Audited, output: Path) -> None:
-    """Writes the three files; an older audit in the folder is replaced.
+    """Writes the three files; an older audit of the same questions in the folder is replaced.
 
     Raises:
-        DataError: if the folder cannot be written.
+        DataError: if the folder holds something else, or cannot be written.
     """
+    take(Claim(benchmark=audited.audit.benchmark, content_hash=audited.audit.content_hash), output)
     with writing(output):
-        output.mkdir(parents=True, exist_ok=True)
         content = msgspec.json.format(msgspec.json.encode(audited.audit), indent=2)
         write_atomically(output / JSON, content + b"\n")
         write_atomically(output / CSV, csv_table(audited).encode())
         write_atomically(output / MARKDOWN, markdown(audited.audit).encode())
+        (output / MARKER).unlink()
 
 
 def to_dict(audit: Audit) -> dict[str, Any]:

@@ -180,8 +180,9 @@ def notes(audit: Audit) -> list[str]:
     found = [f"found: {finding}" for finding in audit.findings]
     if not found:
         found.append("found: nothing that luck does not explain")
+    counted = "1 test" if audit.tests == 1 else f"{audit.tests} tests, corrected together"
     found.append(
-        f"{audit.tests} tests, corrected together: a benchmark without bias gives a finding with a probability of "
+        f"{counted}: a benchmark without bias gives a finding with a probability of "
         f"{audit.alpha:.0%} at most. A leak smaller than stated may have been missed, and another model may know more."
     )
     if not audit.models:

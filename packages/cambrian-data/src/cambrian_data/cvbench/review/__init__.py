@@ -7,7 +7,7 @@ sees); verdicts, agreement, card, export (what comes of it).
 from cambrian_data.cvbench.review.agreement import Agreement, AgreementSummary, measure_agreement
 from cambrian_data.cvbench.review.benchmark import Benchmark, Item, read_benchmark
 from cambrian_data.cvbench.review.changes import Changes
-from cambrian_data.cvbench.review.decisions import Decision, default_reviewer
+from cambrian_data.cvbench.review.decisions import Decision, cut_lines, cut_notices, default_reviewer
 from cambrian_data.cvbench.review.export import ExportSummary, export_reviewed, read_reviews
 from cambrian_data.cvbench.review.server import ReviewServer, open_server
 from cambrian_data.cvbench.review.session import Review
@@ -25,6 +25,8 @@ __all__ = [
     "Review",
     "ReviewServer",
     "Rule",
+    "cut_lines",
+    "cut_notices",
     "default_reviewer",
     "export_reviewed",
     "measure_agreement",

@@ -44,6 +44,13 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     target_class: str | None = None
 
 
+class Stamp(NamedTuple):
+    """What tells a file from one that was written over it: when it was written, in nanoseconds, and its bytes."""
+
+    time: int
+    size: int
+
+
 class Embedded(NamedTuple):
     """A picture inside a Parquet file, by its row from 0."""
 
@@ -97,11 +104,21 @@ class Benchmark:
         folder: that it was read from.
         items: by `idx`, in the order of the tables.
         has_geometry: whether the folder tells of the questions' things at all.
+        stamps: of the files that were read, by name.
     """
 
     folder: Path
     items: Mapping[int, Item]
     has_geometry: bool
+    stamps: Mapping[str, Stamp]
+
+    def check_unchanged(self) -> None:
+        """Raises DataError if the tables or the geometry are other files than those that were read."""
+        if stamp_files(self.folder) != self.stamps:
+            raise DataError(
+                f"the benchmark has changed; start again: {self.folder} holds other tables than those that were read, "
+                "and nothing is recorded."
+            )
 
 
 def read_benchmark(folder: Path) -> Benchmark:
@@ -115,6 +132,7 @@ def read_benchmark(folder: Path) -> Benchmark:
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; give the one that `cambrian cvbench build` has written.")
+    stamps = stamp_files(folder)  # before they are read: what is changed meanwhile counts as changed
     geometry = read_geometry(folder)
     items: dict[int, Item] = {}
     for part in PARTS:
@@ -133,7 +151,23 @@ def read_benchmark(folder: Path) -> Benchmark:
     lost = sorted(set(geometry or {}) - set(items))
     if lost:
         raise DataError(f"{folder / FILE}: idx {lost[0]} is in no table; build the benchmark again.")
-    return Benchmark(folder, items, has_geometry=geometry is not None)
+    return Benchmark(folder, items, has_geometry=geometry is not None, stamps=stamps)
+
+
+def stamp_files(folder: Path) -> dict[str, Stamp]:
+    """The stamps of the tables and the geometry of a folder, without those that are not there."""
+    files = [find_table(folder, part) for part in PARTS] + [folder / FILE]
+    stamps = {file.name: stamp(file) for file in files if file is not None}
+    return {name: found for name, found in stamps.items() if found is not None}
+
+
+def stamp(file: Path) -> Stamp | None:
+    """The stamp of a file; None if it is not there."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return Stamp(status.st_mtime_ns, status.st_size)
 
 
 def read_part(folder: Path, part: str, geometry: Mapping[int, Geometry]) -> Iterator[Item]:

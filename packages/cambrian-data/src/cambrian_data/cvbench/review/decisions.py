@@ -123,6 +123,26 @@ def read_log(path: Path) -> Log:
     return parse_log(path, content)
 
 
+def cut_lines(folder: Path) -> dict[str, list[int]]:
+    """The lines that a crash has cut in the logs of a benchmark's folder, by reviewer; who has none is left out."""
+    found = {name: list(read_log(log_path(folder, name)).cut) for name in reviewers(folder)}
+    return {name: cut for name, cut in found.items() if cut}
+
+
+def cut_notices(name: str, cut: Sequence[int]) -> list[str]:
+    """What to know of lines that a crash has cut.
+
+    Args:
+        name: of the log.
+        cut: the lines.
+    """
+    return [
+        f"Line {line} of {name} was cut by a crash and is skipped; its decision was never reported as stored. "
+        "Decide that question again if it is undecided."
+        for line in cut
+    ]
+
+
 def parse_log(path: Path, content: bytes) -> Log:
     """The decisions in a log's bytes."""
     *lines, last = content.split(b"\n")

@@ -18,18 +18,18 @@ from cambrian_data.cvbench.card import CARD
 from cambrian_data.cvbench.folder import Kind, Writer, make_once
 from cambrian_data.cvbench.geometry import FILE as GEOMETRY
 from cambrian_data.cvbench.review.agreement import AgreementSummary, measure_agreement
-from cambrian_data.cvbench.review.benchmark import Benchmark, picture_bytes
+from cambrian_data.cvbench.review.benchmark import Benchmark, load_picture, picture_bytes
 from cambrian_data.cvbench.review.card import BEFORE, Account, write_card
-from cambrian_data.cvbench.review.decisions import FOLDER, count_kinds, read_decisions, reviewers
+from cambrian_data.cvbench.review.decisions import FOLDER, count_kinds, cut_lines, read_decisions, reviewers
 from cambrian_data.cvbench.review.verdicts import KEPT, Decisions, Outcome, Rule, Verdict, reach_verdicts
 from cambrian_data.cvbench.rows import PARTS
-from cambrian_data.errors import DataError, RecordError
+from cambrian_data.errors import DataError, ImageError, RecordError
 from cambrian_data.formats.rows import encode, read_rows
 from cambrian_data.images import locate
 
-FORMAT_VERSION = 1  # raised whenever the same decisions give other bytes
+FORMAT_VERSION = 2  # raised whenever the same decisions give other bytes
 REVIEWED = Kind("reviewed questions", "review.json", "review.unfinished")
-SHOWN = 5  # numbers of questions in a message
+SHOWN = 5  # questions named in a message
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +68,7 @@ class ExportSummary(msgspec.Struct, frozen=True, kw_only=True):
         num_pictures: written.
         outcomes: of each task, how many questions were accepted, modified, rejected, disputed and undecided.
         reviewers: how many questions each accepted, modified and rejected.
+        cut_lines: how many lines of each log a crash has cut, which count for nothing; 0 is left out.
         left_out: in the order of the tables.
         agreement: of the reviewers; None if there is but one.
         tables: their files; a part of which nothing is left has none.
@@ -78,6 +79,7 @@ class ExportSummary(msgspec.Struct, frozen=True, kw_only=True):
     num_pictures: int
     outcomes: dict[str, dict[str, int]]
     reviewers: dict[str, dict[str, int]]
+    cut_lines: dict[str, int]
     left_out: list[LeftOut]
     agreement: AgreementSummary | None
     tables: list[str]
@@ -110,11 +112,15 @@ def export_reviewed(
     Raises:
         DataError: if questions are undecided and were not asked for, nothing is left, a log is damaged, or the folder
             cannot be used.
+        ImageError: if pictures of what is kept cannot be shown; nothing is written then.
     """
     output = Path(output)
     decisions = read_reviews(benchmark)
     verdicts = reach_verdicts(benchmark, decisions, rule)
     kept = choose(verdicts, include_undecided)
+    if not (output / REVIEWED.manifest).exists():  # of a finished set, they were looked at before it was written
+        check_pictures(kept)
+    cut = {name: len(lines) for name, lines in cut_lines(benchmark.folder).items()}
     name, old_card = benchmark.folder.resolve().name, read_card(benchmark.folder)
     request = Request(
         name=name,
@@ -143,6 +149,7 @@ def export_reviewed(
             num_pictures=writer.num_pictures,
             outcomes=account.outcomes,
             reviewers=account.reviewers,
+            cut_lines=cut,
             left_out=leave_out(verdicts, kept),
             agreement=account.agreement,
             tables=tables,
@@ -183,6 +190,22 @@ def choose(verdicts: Sequence[Verdict], include_undecided: bool) -> list[Verdict
     if not kept:
         raise DataError(f"none of {len(verdicts)} questions was kept; there is nothing to export.")
     return kept
+
+
+def check_pictures(kept: Sequence[Verdict]) -> None:
+    """Raises ImageError, naming the pictures, if some cannot be shown."""
+    problems = []
+    for one in kept:
+        try:
+            load_picture(one.item)
+        except ImageError as error:
+            problems.append(f"question {one.item.asked.idx}: {error}")
+    if problems:
+        more = f" And {len(problems) - SHOWN} more." if len(problems) > SHOWN else ""
+        raise ImageError(
+            f"{len(problems)} of {len(kept)} questions to export have a picture that cannot be shown; mend it, or "
+            f"reject the question. {' '.join(problems[:SHOWN])}{more}"
+        )
 
 
 def count_outcomes(verdicts: Sequence[Verdict]) -> dict[str, dict[str, int]]:

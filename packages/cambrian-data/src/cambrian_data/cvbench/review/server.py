@@ -261,7 +261,7 @@ class Guard:
         if method != "POST":
             return None
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and not is_own_origin(origin, host):
             return 403, f'origin "{origin}" is another page; decide on the page that this server gives.'
         if not secrets.compare_digest(headers.get(TOKEN_HEADER, "").encode(), self._token.encode()):
             return 403, "the server was started anew since this page was loaded; load the page again."
@@ -271,6 +271,14 @@ class Guard:
         if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
             return 413, f"expected a decision of at most {MAX_BODY_BYTES} bytes, with its length."
         return None
+
+
+def is_own_origin(header: str, host: str) -> bool:
+    """Whether an Origin header names the server that the request's Host header names."""
+    try:
+        return urlsplit(header).netloc == host
+    except ValueError:
+        return False
 
 
 def is_own_name(header: str, host: str) -> bool:

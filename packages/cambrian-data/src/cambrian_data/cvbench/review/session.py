@@ -18,6 +18,7 @@ from cambrian_data.cvbench.review.decisions import (
     Kind,
     append,
     check_log,
+    cut_notices,
     log_path,
     read_log,
     standing,
@@ -25,7 +26,8 @@ from cambrian_data.cvbench.review.decisions import (
 )
 from cambrian_data.cvbench.review.geometry import Edges, Geometry, Other, Subject
 from cambrian_data.cvbench.review.projection import Line, project_edges
-from cambrian_data.errors import DataError
+from cambrian_data.cvbench.review.verdicts import KEPT, OUTCOMES
+from cambrian_data.errors import DataError, ImageError
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,11 +165,7 @@ class Review:
         log = read_log(self.log)
         check_log(self.benchmark, self.log, log)
         decided = standing(log.decisions)
-        notices = [
-            f"Line {line} of {self.log.name} was cut by a crash and is skipped; its decision was never reported as "
-            "stored. Decide that question again if it is undecided."
-            for line in log.cut
-        ]
+        notices = cut_notices(self.log.name, log.cut)
         if not self.benchmark.has_geometry:
             notices.append("This folder holds no geometry.jsonl: no boxes, cuboids or distances can be shown.")
         return Overview(
@@ -215,12 +213,17 @@ class Review:
         """Stores a decision; when this returns, it is on disk.
 
         Raises:
-            DataError: if there is no such question, the decision is incomplete, or it cannot be stored.
+            DataError: if there is no such question, the decision is incomplete, the benchmark is no longer the one that
+                was read, or the decision cannot be stored.
+            ImageError: if a question is to be kept whose picture cannot be shown.
         """
         item = self.item(idx)
+        self.benchmark.check_unchanged()
         if changes is not None:
             changes = tidy(changes)
             check_changes(changes, item.row)
+        if OUTCOMES.get(kind) in KEPT:
+            check_picture(item)
         line = Decision(
             idx=idx, decision=kind, reason=reason.strip(), changes=changes, time=now(), question=item.fingerprint
         )
@@ -231,12 +234,24 @@ class Review:
         """Takes back the last decision that is not yet taken back.
 
         Raises:
-            DataError: if there is none, or it cannot be stored.
+            DataError: if there is none, the benchmark is no longer the one that was read, or the line cannot be stored.
         """
+        self.benchmark.check_unchanged()
         undone = undo(self.log, now())
         if undone is None:
             raise DataError("there is no decision to take back.")
         return Stored(line=undone.line, taken_back=undone.taken_back)
+
+
+def check_picture(item: Item) -> None:
+    """Raises ImageError if the picture cannot be shown: nobody has seen what the question is about."""
+    try:
+        load_picture(item)
+    except ImageError as error:
+        raise ImageError(
+            f"question {item.asked.idx} cannot be kept, as its picture cannot be shown: {error} Mend it, or reject the "
+            "question."
+        ) from error
 
 
 def now() -> str:

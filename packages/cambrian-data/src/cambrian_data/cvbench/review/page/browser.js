@@ -15,7 +15,10 @@ export class Browser {
       ["decision", "task", "source", "category", "answer"].map((name) => [name, byId(`filter-${name}`)]),
     );
     this.text = byId("filter-text");
-    byId("filters").addEventListener("submit", (event) => event.preventDefault());
+    byId("filters").addEventListener("submit", (event) => {
+      event.preventDefault();
+      byId("question").focus(); // Enter: the search stays, and keys are keys again
+    });
     byId("filters").addEventListener("input", () => this.filter());
     byId("clear-filters").addEventListener("click", () => this.clear());
   }
@@ -39,6 +42,15 @@ export class Browser {
     this.filter();
   }
 
+  // Escape in a filter: back to the question, without the search if it was there.
+  leaveSearch(field) {
+    if (field === this.text) {
+      this.text.value = "";
+      this.filter();
+    }
+    byId("question").focus();
+  }
+
   filter() {
     const words = this.text.value.toLowerCase().split(/\s+/).filter(Boolean);
     const wanted = Object.fromEntries(Object.entries(this.selects).map(([name, select]) => [name, select.value]));
@@ -56,9 +68,19 @@ export class Browser {
 
   draw() {
     this.buttons = new Map(this.shown.map((question) => [question.idx, this.button(question)]));
-    byId("list").replaceChildren(...[...this.buttons.values()].map((button) => element("li", {}, button)));
+    const entries = this.isEmpty ? ["No question matches the filters."] : [...this.buttons.values()];
+    byId("list").classList.toggle("empty", this.isEmpty);
+    byId("list").replaceChildren(...entries.map((entry) => element("li", {}, entry)));
     byId("count").textContent = `${this.shown.length} of ${this.questions.length} questions`;
     this.mark(this.current);
+  }
+
+  get isEmpty() {
+    return this.shown.length === 0;
+  }
+
+  has(idx) {
+    return this.buttons.has(idx);
   }
 
   button(question) {

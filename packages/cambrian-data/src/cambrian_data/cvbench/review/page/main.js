@@ -22,11 +22,32 @@ async function start() {
   byId("folder").textContent = overview.folder;
   byId("reviewer").textContent = `Reviewer: ${overview.reviewer}`;
   byId("reviewer").title = overview.log;
-  const named = location.hash ? questions.get(Number(location.hash.slice(1))) : undefined;
+  if (location.hash) {
+    await showNamed();
+    return;
+  }
   const undecided = browser.undecided({ fromStart: true });
-  await show((named ?? undecided ?? overview.questions[0]).idx);
+  await show((undecided ?? overview.questions[0]).idx);
   if (!undecided) {
     say("All questions are decided.");
+  }
+}
+
+// The question whose number the address ends with; of an unknown number, no other is shown in its place.
+async function showNamed() {
+  const name = location.hash.slice(1);
+  const named = [...questions.values()].find((question) => String(question.idx) === name);
+  if (named) {
+    await show(named.idx);
+    return;
+  }
+  restoreAddress();
+  say(`There is no question ${name}; choose one in the list.`, true);
+}
+
+function restoreAddress() {
+  if (current) {
+    history.replaceState(null, "", `#${current.idx}`);
   }
 }
 
@@ -42,7 +63,7 @@ async function load() {
 async function show(idx) {
   current = questions.get(idx);
   browser.mark(idx);
-  history.replaceState(null, "", `#${idx}`);
+  restoreAddress();
   showQuestion(current);
   picture.wait();
   byId("geometry").replaceChildren();
@@ -92,18 +113,33 @@ async function store(decision) {
     show(next.idx);
   } else {
     showDecision(current);
-    say("All questions of this list are decided.");
+    sayOfList("All questions of this list are decided.");
   }
   return null;
 }
 
-// A key pressed twice must not accept a question that nobody has seen.
+// A key pressed twice must not accept a question that nobody has seen, nor one that the filters have hidden since.
 function accept() {
   if (picture.isWaiting) {
     say("The picture is not there yet.");
-  } else {
+  } else if (!browser.has(current.idx)) {
+    say(`Question ${current.idx} is not in the list; change the filters, or go to one that is.`, true);
+  } else if (canBeKept()) {
     store({ idx: current.idx, decision: "accept" });
   }
+}
+
+function modify() {
+  if (canBeKept()) {
+    modifying.open(current);
+  }
+}
+
+function canBeKept() {
+  if (picture.isBroken) {
+    say("The picture cannot be shown: mend it, or reject the question.", true);
+  }
+  return !picture.isBroken;
 }
 
 async function undo() {
@@ -114,6 +150,9 @@ async function undo() {
   try {
     const { line, taken_back: taken } = await takeBack();
     settle(line);
+    if (!browser.has(line.idx)) {
+      browser.filter(); // it is undecided again, which the list may be of
+    }
     show(line.idx);
     say(`Taken back: ${taken.decision} of question ${taken.idx}.`);
   } catch (error) {
@@ -142,12 +181,16 @@ function say(text, isError = false) {
   byId("message").classList.toggle("error", isError);
 }
 
+function sayOfList(text) {
+  say(browser.isEmpty ? "No question matches the filters." : text);
+}
+
 function step(count) {
   const next = browser.neighbour(count);
   if (next) {
     show(next.idx);
   } else {
-    say(count > 0 ? "This is the last question of the list." : "This is the first question of the list.");
+    sayOfList(count > 0 ? "This is the last question of the list." : "This is the first question of the list.");
   }
 }
 
@@ -156,14 +199,22 @@ function toUndecided() {
   if (next) {
     show(next.idx);
   } else {
-    say("All questions of this list are decided.");
+    sayOfList("All questions of this list are decided.");
+  }
+}
+
+function whereShown(decide) {
+  if (current) {
+    decide();
+  } else {
+    say("No question is shown; choose one in the list.", true);
   }
 }
 
 const ACTIONS = {
-  accept,
-  modify: () => modifying.open(current),
-  reject: () => rejecting.open(current),
+  accept: () => whereShown(accept),
+  modify: () => whereShown(modify),
+  reject: () => whereShown(() => rejecting.open(current)),
   undo,
   previous: () => step(-1),
   next: () => step(1),
@@ -198,14 +249,23 @@ document.addEventListener("keydown", (event) => {
   }
   if (event.target.matches("input, select, textarea")) {
     if (event.key === "Escape") {
-      byId("question").focus();
+      event.preventDefault(); // else the browser empties the search, but the list stays as it was
+      browser.leaveSearch(event.target);
     }
     return;
   }
   const action = KEYS[event.key];
-  if (action && current) {
+  if (action && questions.size > 0) {
     event.preventDefault();
     action();
+  }
+});
+
+window.addEventListener("hashchange", () => {
+  if (document.querySelector("dialog[open]")) {
+    restoreAddress(); // what is being decided stays in sight
+  } else if (location.hash && questions.size > 0) {
+    showNamed();
   }
 });
 

@@ -103,6 +103,10 @@ export class Picture {
     return this.drawing.getAttribute("aria-busy") === "true";
   }
 
+  get isBroken() {
+    return !byId("picture-error").hidden;
+  }
+
   fail(problem) {
     const shown = byId("picture-error");
     shown.hidden = problem === null;
