@@ -22,6 +22,7 @@ import pytest
 from PIL import Image
 
 from cambrian_data.cvbench import Question, scene_questions
+from cambrian_data.cvbench.geometry import Subject
 from cambrian_data.cvbench.review import (
     Changes,
     Review,
@@ -37,7 +38,6 @@ from cambrian_data.cvbench.review.agreement import agree, cohen_kappa, krippendo
 from cambrian_data.cvbench.review.benchmark import Embedded, load_picture, picture_bytes
 from cambrian_data.cvbench.review.changes import check_changes, prompt, tidy
 from cambrian_data.cvbench.review.decisions import CUT_MARK, Decision, append, cut_lines, read_log, standing
-from cambrian_data.cvbench.review.geometry import Subject
 from cambrian_data.cvbench.review.projection import EDGES, project_edges
 from cambrian_data.cvbench.review.server import is_own_name
 from cambrian_data.cvbench.review.session import to_margin, to_offset

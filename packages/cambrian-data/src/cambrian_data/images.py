@@ -5,6 +5,7 @@ Nothing here replaces or repairs: a picture that cannot be used is an ImageError
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Iterator
@@ -73,10 +74,16 @@ def locate(root: Path, relative: str) -> Path:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
-    """The picture, its header read and its size checked; whatever fails inside becomes an ImageError."""
+def opened(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
+    """The picture, its header read and its size checked; whatever fails inside becomes an ImageError.
+
+    Args:
+        path: of the file; where the content is given, what messages call it.
+        content: the encoded picture.
+    """
     try:
-        with path.open("rb") as file, Image.open(file) as image:  # by its path, Pillow garbles a turned TIFF
+        # By its path, Pillow garbles a turned TIFF.
+        with path.open("rb") if content is None else io.BytesIO(content) as file, Image.open(file) as image:
             check_format(path, image)
             check_size(path, *image.size)
             yield image
@@ -131,13 +138,17 @@ def verify(path: Path) -> ImageSize:
     return ImageSize(width, height)
 
 
-def load_image(path: Path) -> Image.Image:
+def load_image(path: Path, content: bytes | None = None) -> Image.Image:
     """The picture, upright, in 8-bit RGB: what is transparent lies over white, 16-bit greys are scaled.
+
+    Args:
+        path: of the file; where the content is given, what messages call it.
+        content: the encoded picture, of one that is no file of its own.
 
     Raises:
         ImageError: if the file is missing, truncated, no picture, empty, too large, or of floating-point pixels.
     """
-    with opened(path) as image:
+    with opened(path, content) as image:
         image.load()
         return to_rgb(path, ImageOps.exif_transpose(image))
 

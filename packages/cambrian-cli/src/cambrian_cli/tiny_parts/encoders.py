@@ -111,7 +111,7 @@ def mirrored(inventory: Inventory) -> Inventory:
 
 def label(inventory: Inventory, boxes: dict[int, str], grid_side: int) -> np.ndarray:
     """Returns the value of every head in every cell, (cells, heads)."""
-    kinds, colours, box_colours = list(KINDS), list(COLOURS), list(BOX_COLOURS)
+    kinds, colours = list(KINDS), list(COLOURS)
     labels = np.full((grid_side**2, len(HEADS)), NO_LABEL, dtype=np.int64)
     for cell, item in enumerate(cell_items(inventory, grid_side)):
         if item is not None:
@@ -119,7 +119,7 @@ def label(inventory: Inventory, boxes: dict[int, str], grid_side: int) -> np.nda
             labels[cell] = (
                 kinds.index(item.kind),
                 colours.index(item.colour),
-                1 + box_colours.index(boxes[item.id]) if item.id in boxes else 0,
+                1 + BOX_COLOURS.index(boxes[item.id]) if item.id in boxes else 0,
                 step(x / inventory.width),
                 step(y / inventory.height),
                 min(NUM_DEPTHS - 1, depth_step(item.depth)),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
+from cambrian_data.cvbench.markdown import table
 from cambrian_data.cvbench.rejections import FIXED
 from cambrian_data.cvbench.rulebook import entries, shown
 from cambrian_data.cvbench.rules import Rules
@@ -85,12 +86,6 @@ def card(summary: BenchmarkSummary, rules: Mapping[str, Rules], count_per_task: 
         *left_out_section(summary),
     )
     return "\n".join(sections)
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table in Markdown, with an empty line after it."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "".join(f"| {' | '.join(str(cell).replace('|', '&#124;') for cell in line)} |\n" for line in lines)
 
 
 def counts(numbers: Mapping[str, int]) -> str:

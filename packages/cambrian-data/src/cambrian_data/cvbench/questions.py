@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
-from typing import Any
+from typing import Any, Literal
 
 from cambrian_data.cvbench.candidates import Candidate, Task
 from cambrian_data.cvbench.names import plural, verb
 
-BOX_COLOURS = ("red", "blue", "green")
+Colour = Literal["red", "blue", "green"]
+BOX_COLOURS: tuple[Colour, ...] = ("red", "blue", "green")
 FORMAT_PROMPT = "Answer with the option's letter from the given choices directly."
 """What follows the prompt when a letter is wanted; the evaluation's default, and a format prompt of Cambrian-7M."""
 

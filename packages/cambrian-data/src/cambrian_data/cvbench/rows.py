@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from cambrian_data.errors import DataError, RecordError
 from cambrian_data.formats.rows import read_rows
+from cambrian_data.parquet import opened
 from cambrian_data.records import Row
 
 PARTS = ("2D", "3D")
@@ -54,16 +55,10 @@ def read_columns(path: Path, *names: str) -> list[Row]:
     Raises:
         DataError: if the file cannot be read as Parquet, or lacks a column.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            held = [name for name in file.schema_arrow.names if name != PICTURE]
-            missing = [name for name in names if name not in held]
-            if missing:
-                raise DataError(f"{path}: has no column {', '.join(missing)}; expected the hub's.")
-            rows: list[Row] = file.read(columns=list(names) or held).to_pylist()
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as Parquet ({error}); write or download it again.") from error
+    with opened(path) as file:
+        held = [name for name in file.schema_arrow.names if name != PICTURE]
+        missing = [name for name in names if name not in held]
+        if missing:
+            raise DataError(f"{path}: has no column {', '.join(missing)}; expected the hub's.")
+        rows: list[Row] = file.read(columns=list(names) or held).to_pylist()
     return rows

@@ -7,14 +7,15 @@ import io
 from collections.abc import Iterator, Sequence
 from html import escape
 from itertools import groupby
+from pathlib import Path
 
 from PIL import Image
 
 from cambrian_data.errors import ImageError
+from cambrian_data.images import load_image
 from cambrian_data.leakage.auditor import Findings, Text
 from cambrian_data.leakage.gallery import Pair
 from cambrian_data.leakage.pictures import LeftOut, Picture, read_contents
-from cambrian_data.leakage.prints import decode
 from cambrian_data.leakage.summary import AuditSummary
 
 THUMBNAIL_SIDE = 240
@@ -243,7 +244,7 @@ def thumbnail(picture: Picture) -> str | None:
     if isinstance(content, LeftOut):
         return None
     try:
-        small = decode(content)
+        small = load_image(Path("picture"), content)
     except ImageError:
         return None
     small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC)

@@ -6,7 +6,6 @@ A file is read a row group at a time, and of the pictures' columns only the path
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from cambrian_data.leakage.pictures import (
     found_in,
     stamp_of,
 )
+from cambrian_data.parquet import opened
 
 NAMES = frozenset({"image", "images", "picture", "pictures", "jpg", "png"})
 """Columns that hold pictures if they hold bytes, or paths if they hold text."""
@@ -136,16 +136,6 @@ class ParquetPart:
                         )
                     except RecordError as error:
                         yield number, LeftOut(link, Reason.BAD_RECORD, error.problem)
-
-
-@contextmanager
-def opened(file: Path) -> Iterator[pq.ParquetFile]:
-    """The file, closed at the end; what is wrong with it becomes a DataError."""
-    try:
-        with pq.ParquetFile(file) as table:
-            yield table
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: cannot be read as Parquet ({error}); write or download it again.") from error
 
 
 def form_of(field: pa.Field) -> Form | None:

@@ -6,17 +6,16 @@ Fingerprints are rows of a numpy table, so that ten million of them fit into mem
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from cambrian_data.errors import ImageError
-from cambrian_data.images import READ_ERRORS, check_format, check_size, to_rgb
+from cambrian_data.images import load_image
 from cambrian_data.leakage.methods import Method, hash_bits, library_versions
 from cambrian_data.leakage.pictures import LeftOut, Picture, Reason, read_contents
 
@@ -83,7 +82,7 @@ def fill_print(row: np.void, content: bytes, method: Method) -> None:
     Raises:
         ImageError: if it is broken, no picture, empty or too large.
     """
-    picture = decode(content)
+    picture = load_image(Path("picture"), content)
     grey = picture.convert("L")
     cells = np.asarray(grey.resize((SPREAD_SIDE, SPREAD_SIDE), Image.Resampling.BOX))
     row["hash"] = hash_bits(grey, method)
@@ -91,27 +90,6 @@ def fill_print(row: np.void, content: bytes, method: Method) -> None:
     row["spread"] = int(cells.max()) - int(cells.min())
     row["width"], row["height"] = picture.size
     row["usable"] = True
-
-
-def decode(content: bytes) -> Image.Image:
-    """The picture as `cambrian_data.load_image` gives it, from its bytes: upright, in RGB, over white.
-
-    Raises:
-        ImageError: if the bytes are no whole picture that can be used.
-    """
-    name = Path("picture")
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            check_format(name, image)
-            check_size(name, *image.size)
-            image.load()
-            return to_rgb(name, ImageOps.exif_transpose(image))
-    except UnidentifiedImageError as error:
-        raise ImageError("is not a picture of a known format; replace the file.") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError("has too many pixels; scale it down.") from error
-    except READ_ERRORS as error:
-        raise ImageError(f"cannot be read as a picture ({error}); replace the file.") from error
 
 
 def has_information(prints: np.ndarray, method: Method, threshold: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from cambrian_data.cvbench.rows import PARTS, find_table
 from cambrian_data.errors import DataError, RecordError
 from cambrian_data.formats import read_records
 from cambrian_data.formats.rows import first_character, read_rows
@@ -31,10 +32,6 @@ from cambrian_data.leakage.pictures import (
     listed,
 )
 from cambrian_data.records import Record, Row, shown
-
-HUB_STEMS = ("test_2d", "test_3d")
-TABLE_SUFFIXES = (".parquet", ".jsonl")
-"""Of CV-Bench's files, in the order in which they are looked for."""
 
 
 class Part(Protocol):
@@ -125,7 +122,7 @@ def open_folder(folder: Path, name: str, roots: Sequence[Path]) -> PictureSet:
     Raises:
         DataError: if it holds none of these, or sets of several kinds, for then some of it would not be looked at.
     """
-    tables = [file for stem in HUB_STEMS if (file := hub_file(folder, stem)) is not None]
+    tables = [file for part in PARTS if (file := find_table(folder, part)) is not None]
     if tables:
         return PictureSet(name, "CV-Bench folder", [hub_part(file) for file in tables])
     contents = contents_of(folder)
@@ -156,12 +153,6 @@ def refuse_mixture(contents: Contents) -> None:
         f"instead {listed_paths} (by repeating the option if you want several, with --images for pictures that records "
         "name), or move one kind elsewhere."
     )
-
-
-def hub_file(folder: Path, stem: str) -> Path | None:
-    """CV-Bench's file of a part: Parquet with pictures before rows beside them, as the evaluation reads it."""
-    files = (folder / (stem + suffix) for suffix in TABLE_SUFFIXES)
-    return next((file for file in files if file.is_file()), None)
 
 
 def hub_part(file: Path) -> Part:

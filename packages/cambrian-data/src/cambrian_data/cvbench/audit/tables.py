@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from cambrian_data.cvbench.audit.blind import BlindResult
 from cambrian_data.cvbench.audit.chance import Trial
 from cambrian_data.cvbench.audit.report import Audit, Constant, ModelResult
+from cambrian_data.cvbench.markdown import table
 
 UNREADABLE = 0.5  # share of readable replies below which a model's silence must be pointed out
 
@@ -208,15 +209,8 @@ def markdown(audit: Audit) -> str:
     lines = [f"# Audit of {audit.benchmark}", ""]
     lines += [f"{audit.questions} questions. What the columns mean: docs/cvbench/audit.md.", ""]
     lines += [f"- {note}" for note in notes(audit)]
-    for table in tabulate(audit, everything=True):
-        lines += ["", f"## {table.title}", "", row(table.columns), row(["---"] * len(table.columns))]
-        lines += [row(cells) for cells in table.rows]
-    return "\n".join(lines) + "\n"
-
-
-def row(cells: Sequence[str]) -> str:
-    """One line of a Markdown table."""
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+    tables = [f"\n## {one.title}\n\n{table(one.columns, one.rows)}" for one in tabulate(audit, everything=True)]
+    return "\n".join([*lines, ""]) + "".join(tables)
 
 
 def percent(share: float) -> str:

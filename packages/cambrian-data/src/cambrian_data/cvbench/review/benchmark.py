@@ -6,7 +6,6 @@ Pictures come from the files that the rows name, or out of Parquet where these a
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,13 +14,12 @@ from string import ascii_uppercase
 from typing import Any, Literal, NamedTuple
 
 import msgspec
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from cambrian_data.cvbench.geometry import FILE
-from cambrian_data.cvbench.review.geometry import Geometry, read_geometry
+from cambrian_data.cvbench.geometry import FILE, Geometry, read_geometry
 from cambrian_data.cvbench.rows import PARTS, find_table, read_columns, read_table
 from cambrian_data.errors import DataError, ImageError
-from cambrian_data.images import READ_ERRORS, check_format, check_size, load_image, locate, to_rgb
+from cambrian_data.images import load_image, locate
 from cambrian_data.records import Row
 
 PICTURE_FOLDER = "img"  # where the hub's script puts pictures that a row may name without it
@@ -272,14 +270,5 @@ def load_picture(item: Item) -> Image.Image:
     """
     if isinstance(item.picture, Path):
         return load_image(item.picture)
-    place = Path(item.asked.filename)
-    try:
-        with Image.open(io.BytesIO(embedded_bytes(item.picture))) as image:
-            check_format(place, image)
-            check_size(place, *image.size)
-            image.load()
-            return to_rgb(place, ImageOps.exif_transpose(image))
-    except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"{item.picture.path}: {place} is no picture that can be shown ({error}).") from error
-    except READ_ERRORS as error:
-        raise ImageError(f"{item.picture.path}: {place} cannot be read as a picture ({error}).") from error
+    place = Path(f"{item.picture.path}, row {item.picture.row + 1}, {item.asked.filename}")
+    return load_image(place, embedded_bytes(item.picture))

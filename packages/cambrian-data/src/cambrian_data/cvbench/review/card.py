@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from cambrian_data.cvbench.markdown import table
 from cambrian_data.cvbench.review.agreement import AgreementSummary
 from cambrian_data.cvbench.review.verdicts import Outcome, Rule, Verdict
 
@@ -60,18 +61,16 @@ def write_card(account: Account, kept: Sequence[Verdict]) -> str:
         "",
         "## Verdicts",
         "",
-        *table(["task", *map(str, Outcome), "in this set"], verdict_rows(account, kept)),
-        "",
+        table(["task", *map(str, Outcome), "in this set"], verdict_rows(account, kept)),
         "## Reviewers",
         "",
-        *table(["reviewer", "accepted", "modified", "rejected"], reviewer_rows(account)),
-        "",
+        table(["reviewer", "accepted", "modified", "rejected"], reviewer_rows(account)),
         *agreement_section(account.agreement),
         "## Answers",
         "",
-        *table(["task", "source", "questions", "letters"], answer_rows(kept)),
+        table(["task", "source", "questions", "letters"], answer_rows(kept)),
     ]
-    return "\n".join(text) + "\n"
+    return "\n".join(text)
 
 
 def front_matter(card: str | None, parts: Sequence[str]) -> Iterator[str]:
@@ -128,8 +127,7 @@ def agreement_section(agreement: AgreementSummary | None) -> list[str]:
         "",
         "On questions that two reviewers or more decided:",
         "",
-        *table(["task", "questions", "raw agreement", agreement.coefficient], rows),
-        "",
+        table(["task", "questions", "raw agreement", agreement.coefficient], rows),
     ]
 
 
@@ -142,13 +140,6 @@ def answer_rows(kept: Sequence[Verdict]) -> list[list[object]]:
         [task, source, len(letters), ", ".join(f"{letter} {letters.count(letter)}" for letter in sorted(set(letters)))]
         for (task, source), letters in groups.items()
     ]
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    """A Markdown table; what came from data cannot end a cell."""
-    cells = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in (columns, *rows)]
-    lines = [f"| {' | '.join(row)} |" for row in cells]
-    return [lines[0], f"|{'---|' * len(columns)}", *lines[1:]]
 
 
 def shown(value: float | None) -> str:

@@ -27,7 +27,7 @@ from cambrian_data.errors import DataError, ImageError, RecordError
 from cambrian_data.formats.rows import encode, read_rows
 from cambrian_data.images import locate
 
-FORMAT_VERSION = 2  # raised whenever the same decisions give other bytes
+FORMAT_VERSION = 3  # raised whenever the same decisions give other bytes
 REVIEWED = Kind("reviewed questions", "review.json", "review.unfinished")
 SHOWN = 5  # questions named in a message
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cambrian_data.cvbench.review.geometry import Matrix, Triple
+from cambrian_data.cvbench.annotations import Matrix, Vertex
 
 Floats = NDArray[np.float64]
 Line = tuple[float, float, float, float]
@@ -24,7 +24,7 @@ NEAR = 1e-3
 """Metres in front of the camera: what lies nearer is cut off, as a point at the camera has no place in the picture."""
 
 
-def project_edges(vertices: Sequence[Triple], intrinsics: Matrix, width: int, height: int) -> list[Line]:
+def project_edges(vertices: Sequence[Vertex], intrinsics: Matrix, width: int, height: int) -> list[Line]:
     """The visible part of each of the 12 edges, in the order of `EDGES`; edges that are out of sight are not there.
 
     A straight line in space is a straight line in the picture, so an edge that passes the camera is cut in space first

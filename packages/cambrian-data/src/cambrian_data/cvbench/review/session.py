@@ -11,6 +11,7 @@ from string import ascii_uppercase
 
 import msgspec
 
+from cambrian_data.cvbench.geometry import Edges, Geometry, Other, Subject
 from cambrian_data.cvbench.review.benchmark import Benchmark, Item, load_picture
 from cambrian_data.cvbench.review.changes import Changes, check_changes, tidy
 from cambrian_data.cvbench.review.decisions import (
@@ -24,7 +25,6 @@ from cambrian_data.cvbench.review.decisions import (
     standing,
     undo,
 )
-from cambrian_data.cvbench.review.geometry import Edges, Geometry, Other, Subject
 from cambrian_data.cvbench.review.projection import Line, project_edges
 from cambrian_data.cvbench.review.verdicts import KEPT, OUTCOMES
 from cambrian_data.errors import DataError, ImageError
