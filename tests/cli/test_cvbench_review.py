@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from cambrian_data.cvbench.review import Review, read_benchmark
-from tests.support.reviewable import read_rows, write_reviewable
+from tests.support.folders import read_rows
+from tests.support.reviewable import write_reviewable
 
 
 @pytest.fixture(scope="module")

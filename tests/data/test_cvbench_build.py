@@ -49,6 +49,7 @@ from cambrian_data.errors import DataError, ImageError
 from cambrian_data.images import load_image
 from cambrian_data.scenes import write_scenes
 from cambrian_eval.tasks.cvbench import read_questions
+from tests.support.folders import contents, read_rows
 
 SMALL = Rules()
 """For pictures of 64 pixels, whose things are smaller than any that is asked about in a photograph."""
@@ -81,23 +82,12 @@ def built(inputs, tmp_path_factory):
     return folder, write_benchmark(inputs, folder, count_per_task=40, seed=1, rules=SMALL)
 
 
-def rows(folder):
-    texts = [
-        (folder / f"test_{part}.jsonl").read_text() for part in ("2d", "3d") if (folder / f"test_{part}.jsonl").exists()
-    ]
-    return [json.loads(line) for text in texts for line in text.splitlines()]
-
-
-def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 # --- the hub's layout
 
 
 def test_rows_are_those_of_the_hub(built):
     folder, summary = built
-    found = rows(folder)
+    found = read_rows(folder)
     assert [row["idx"] for row in found] == list(range(160))
     assert {(row["task"], row["source"], row["source_dataset"]) for row in found} == {
         ("Count", "COCO", "COCO 2017 Validation Set"),
@@ -122,7 +112,7 @@ def test_rows_are_those_of_the_hub(built):
 
 def test_parquet_holds_the_same_rows_and_the_pictures_themselves(built):
     folder, _ = built
-    by_index = {row["idx"]: row for row in rows(folder)}
+    by_index = {row["idx"]: row for row in read_rows(folder)}
     for part in ("2d", "3d"):
         with pq.ParquetFile(folder / f"test_{part}.parquet") as file:
             assert file.schema_arrow.names == [*COLUMNS]
@@ -147,7 +137,7 @@ def offline(monkeypatch, tmp_path):
 
 def test_the_datasets_library_loads_both_parts_and_decodes_pictures(built, offline):
     folder, _ = built
-    expected = rows(folder)
+    expected = read_rows(folder)
     for name, wanted in (("2D", expected[:80]), ("3D", expected[80:]), (None, expected)):
         loaded = offline(folder, name)
         assert loaded.column_names == [*COLUMNS]
@@ -173,7 +163,7 @@ def test_lmms_evals_task_finds_what_it_reads(built, offline):
 def test_our_evaluation_reads_it(built):
     folder, _ = built
     read_back = read_questions(folder, parts=("2D", "3D"))
-    expected = rows(folder)
+    expected = read_rows(folder)
     assert [question.text for question in read_back] == [row["prompt"] for row in expected]
     assert [question.answers[0] for question in read_back] == [row["answer"][1] for row in expected]
     assert {question.source for question in read_back} == {"COCO", "Omni3D"}
@@ -183,7 +173,7 @@ def test_geometry_says_what_the_answers_follow_from(built, inputs):
     folder, _ = built
     lines = [json.loads(line) for line in (folder / "geometry.jsonl").read_text().splitlines()]
     by_name = {picture.file_name: picture for picture in coco.read(inputs[0].path).pictures}
-    for line, row in zip(lines, rows(folder), strict=True):
+    for line, row in zip(lines, read_rows(folder), strict=True):
         assert (line["idx"], line["file"], line["source_filename"]) == (
             row["idx"],
             row["filename"],
@@ -326,7 +316,7 @@ def test_sources_of_a_task_share_its_questions(inputs, scenes, tmp_path):
         ("Distance", "Omni3D", 11, 11),
         ("Distance", "Scenes3D", 10, 10),
     ]
-    found = rows(tmp_path)
+    found = read_rows(tmp_path)
     assert [row["idx"] for row in found] == list(range(84))
     assert len({row["filename"] for row in found}) == 84
     assert set(json.loads((tmp_path / "cvbench.json").read_text())["request"]["rules"]) == {"photographs", "scenes"}
@@ -370,7 +360,7 @@ def test_masks_have_no_share_in_counts(assets, tmp_path):
         ("Relation", "ADE20K", 2, 2),
         ("Relation", "COCO", 2, 2),
     ]
-    for row in rows(tmp_path / "out"):
+    for row in read_rows(tmp_path / "out"):
         if row["source"] == "ADE20K":
             assert "the chair (annotated by the " in row["question"]
             assert "the bed (annotated by the " in row["question"]
@@ -407,7 +397,7 @@ def test_real_annotations_of_all_sources_give_a_benchmark(assets, tmp_path):
     assert asked["Count", "COCO"] == 4  # ADE20K is not counted, and has no share
     assert asked["Relation", "COCO"] == 2
     assert min(asked["Relation", "ADE20K"], asked["Depth", "Omni3D"], asked["Distance", "Omni3D"]) >= 2
-    found = rows(tmp_path)
+    found = read_rows(tmp_path)
     assert {row["source"] for row in found} == {"COCO", "ADE20K", "Omni3D"}
     for row in found:
         assert load_image(tmp_path / row["filename"]).size[0] > 200
@@ -819,7 +809,7 @@ def test_boxes_are_drawn_on_the_picture_as_it_was_annotated(tmp_path, upright):
     (tmp_path / "instances.json").write_text(json.dumps(content))
     given = [Input(Form.COCO, tmp_path / "instances.json", tmp_path / "images")]
     assert write_benchmark(given, tmp_path / "out", count_per_task=None, rules=SMALL).num_questions >= 2
-    for row in rows(tmp_path / "out"):
+    for row in read_rows(tmp_path / "out"):
         assert np.array_equal(np.asarray(load_image(tmp_path / "out" / row["filename"])), pixels)
 
 

@@ -40,6 +40,7 @@ from cambrian_data.images import load_image
 from cambrian_data.scenes import write_scenes
 from cambrian_eval.scoring.letters import extract_letter
 from cambrian_eval.tasks.cvbench import read_questions
+from tests.support.folders import contents, read_rows
 
 SHARED = Path(__file__).parents[3] / "shared"
 FIELDS = [
@@ -67,21 +68,12 @@ def questions(scenes):
     return scene_questions(scenes, count_per_task=None, seed=1).questions
 
 
-def rows(folder):
-    texts = [(folder / f"test_{part}.jsonl").read_text() for part in ("2d", "3d")]
-    return [json.loads(line) for text in texts for line in text.splitlines()]
-
-
-def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 # --- the hub's layout
 
 
 def test_rows_have_the_published_fields(benchmark):
     folder, summary = benchmark
-    found = rows(folder)
+    found = read_rows(folder)
     assert [row["idx"] for row in found] == list(range(80))
     for row in found:
         assert list(row) == FIELDS
@@ -102,7 +94,7 @@ def test_rows_have_the_published_fields(benchmark):
 def test_the_evaluation_reads_it(benchmark):
     folder, _ = benchmark
     read = read_questions(folder, parts=("2D", "3D"))
-    found = rows(folder)
+    found = read_rows(folder)
     assert [question.text for question in read] == [row["prompt"] for row in found]
     assert [question.answers[0] for question in read] == [row["answer"][1] for row in found]
     assert [question.task for question in read] == [row["task"] for row in found]
@@ -111,7 +103,7 @@ def test_the_evaluation_reads_it(benchmark):
 def test_boxes_are_drawn_around_the_things_and_nothing_else_is_touched(scenes, benchmark):
     folder, _ = benchmark
     colours = np.array([(255, 0, 0), (0, 0, 255), (0, 255, 0)])
-    for row in rows(folder):
+    for row in read_rows(folder):
         plain = np.asarray(load_image(scenes / "images" / row["source_filename"]))
         shown = np.asarray(load_image(folder / row["filename"]))
         changed = (plain != shown).any(axis=2)
@@ -226,7 +218,7 @@ def test_records_ask_like_the_benchmark_and_answer_right(scenes, benchmark, tmp_
     options = {"count_per_task": 20, "seed": 1, "format_prompt": format_prompt, "reasoning": reasoning}
     summary = write_scene_records(scenes, tmp_path, **options)
     records = list(read_records(tmp_path / "records.jsonl"))
-    found = rows(benchmark[0])
+    found = read_rows(benchmark[0])
     assert len(records) == summary.num_questions == 80
     assert len({record.id for record in records}) == 80
     for record, row in zip(records, found, strict=True):
@@ -526,7 +518,7 @@ def test_the_manifest_says_what_was_asked_and_with_which_rules(scenes, tmp_path)
     assert manifest["request"]["rules"]["relation"]["draw_boxes"] is False
     assert manifest["request"]["count_per_task"] == 3
     assert manifest["summary"] == msgspec.to_builtins(summary)
-    assert not any("box" in row["question"] for row in rows(tmp_path) if row["task"] == "Relation")
+    assert not any("box" in row["question"] for row in read_rows(tmp_path) if row["task"] == "Relation")
 
 
 # --- what is written about it

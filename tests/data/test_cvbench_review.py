@@ -45,7 +45,8 @@ from cambrian_data.cvbench.review.verdicts import Outcome, reach_verdicts
 from cambrian_data.errors import DataError, ImageError
 from cambrian_data.images import load_image
 from cambrian_eval.tasks.cvbench import read_questions
-from tests.support.reviewable import PER_TASK, read_rows, write_reviewable
+from tests.support.folders import contents, read_rows
+from tests.support.reviewable import PER_TASK, write_reviewable
 
 
 @pytest.fixture(scope="module")
@@ -736,10 +737,6 @@ def decide_all(review, **exceptions):
     for idx in review.benchmark.items:
         said = exceptions.get(f"q{idx}", KEEP)
         vote(review.benchmark, idx, **{review.reviewer: said})
-
-
-def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_the_reviewed_set_holds_what_was_kept_as_it_was_wanted(folder, benchmark, anna, tmp_path):

@@ -1,36 +1,21 @@
 """The review page in a real Chromium: keys, filters, overlays, dialogs, what goes wrong, and that data stays text."""
 
 import json
-import os
 import re
 import shutil
 import threading
 from contextlib import contextmanager
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cambrian_data.cvbench.review import Review, open_server, read_benchmark
-from tests.support.reviewable import read_rows, write_reviewable
+from tests.support.folders import read_rows
+from tests.support.reviewable import write_reviewable
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright, which drives the browser, is not installed")
 expect = sync_api.expect
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        own = playwright.chromium.executable_path
-        found = next(filter(None, map(shutil.which, NAMES)), own if Path(own).is_file() else None)
-        if found is None:
-            pytest.skip(f"no Chromium is installed: none of {', '.join(NAMES)} is on PATH, nor playwright's own")
-        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium refuses to run as root with one
-        launched = playwright.chromium.launch(executable_path=found, args=sandbox)
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")

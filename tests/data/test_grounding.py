@@ -36,6 +36,7 @@ from cambrian_data.grounding.records import BOX_COUNTS, boxed_picture, draw_some
 from cambrian_data.grounding.texts import DESCRIBE, EMPTY
 from cambrian_data.images import load_image
 from cambrian_data.scenes import write_scenes
+from tests.support.folders import contents
 
 NUM_SCENES = 14
 RGB = {"red": (255, 0, 0), "blue": (0, 0, 255), "green": (0, 255, 0)}
@@ -57,10 +58,6 @@ def inventories(scenes):
 def made(scenes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("grounding")
     return folder, write_scene_grounding(scenes, folder, grid_side=4, readings_per_picture=2, seed=3)
-
-
-def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def item(number, colour, kind, middle, depth):

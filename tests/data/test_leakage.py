@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -41,23 +40,6 @@ def picture(seed: int, size: tuple[int, int] = (96, 72)) -> Image.Image:
     """A picture of smooth patches: pictures of two seeds have nothing in common."""
     cells = np.random.default_rng(seed).integers(0, 256, (6, 7, 3), dtype=np.uint8)
     return Image.fromarray(cells).resize(size, Image.Resampling.BICUBIC)
-
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright, which drives the browser, is missing")
-    with sync_api.sync_playwright() as playwright:
-        own = playwright.chromium.executable_path
-        found = next(filter(None, map(shutil.which, BROWSERS)), own if Path(own).is_file() else None)
-        if found is None:
-            pytest.skip(f"no Chromium is installed: none of {', '.join(BROWSERS)} is on PATH, nor playwright's own")
-        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium refuses to run as root with one
-        launched = playwright.chromium.launch(executable_path=found, args=sandbox)
-        yield launched
-        launched.close()
 
 
 def folder_of(path: Path, **pictures: Image.Image) -> Path:

@@ -18,6 +18,7 @@ from cambrian_data.scenes.camera import Camera
 from cambrian_data.scenes.captions import Mention, caption, caption_record, place
 from cambrian_data.scenes.objects import COLOURS, KINDS, SceneObject
 from cambrian_data.scenes.scene import MAX_OBJECTS, MIN_OBJECTS, MIN_VISIBLE_PIXELS
+from tests.support.folders import contents
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 SIDES = (48, 64, 80)
@@ -34,10 +35,6 @@ def folder(tmp_path_factory):
     output = tmp_path_factory.mktemp("scenes")
     write_scenes(output, count=12, seed=3)
     return output
-
-
-def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def load(folder, name):
