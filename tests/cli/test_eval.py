@@ -162,7 +162,7 @@ def test_training_on_questions_ends_with_an_evaluation_on_held_out_ones(cambrian
     samples = datasets.build(recipe)["scenes"]
     assert isinstance(samples, list)
     trained_on = {picture for sample in samples for picture in map(content, sample["images"])}
-    questions = CVBENCH.questions(datasets.cached_benchmark(recipe.evaluation.cvbench))
+    questions = CVBENCH.questions(datasets.cached_benchmark(recipe.evaluation.cvbench), "test")
     assert not trained_on & {picture.read() for question in questions for picture in question.pictures}
     training, held_out = (datasets.cached_scenes(40, seed, 32) / "images" for seed in (3, 4))
     assert not {content(path) for path in training.iterdir()} & {content(path) for path in held_out.iterdir()}

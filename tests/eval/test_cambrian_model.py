@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def prompts(folder):
     task = TASKS.get("cvbench")
-    found = [task.prompt(question) for question in task.questions(folder)]
+    found = [task.prompt(question) for question in task.questions(folder, "test")]
     return [dataclasses.replace(prompt, max_new_tokens=TOKENS) for prompt in found]
 
 

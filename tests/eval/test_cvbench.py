@@ -18,8 +18,8 @@ def canned(folder, right):
 
 
 def test_parquet_and_jsonl_hold_the_same_questions(tmp_path):
-    one = CVBENCH.questions(write_cvbench(tmp_path / "jsonl"))
-    two = CVBENCH.questions(write_cvbench(tmp_path / "parquet", layout="parquet"))
+    one = CVBENCH.questions(write_cvbench(tmp_path / "jsonl"), "test")
+    two = CVBENCH.questions(write_cvbench(tmp_path / "parquet", layout="parquet"), "test")
     assert [(q.id, q.text, q.choices, q.answers, q.task, q.source, q.part) for q in one] == [
         (q.id, q.text, q.choices, q.answers, q.task, q.source, q.part) for q in two
     ]
@@ -29,9 +29,9 @@ def test_parquet_and_jsonl_hold_the_same_questions(tmp_path):
 
 def test_parts_can_be_read_alone(tmp_path):
     folder = write_cvbench(tmp_path)
-    assert {q.task for q in CVBENCH_2D.questions(folder)} == {"Count", "Relation"}
-    assert {q.task for q in CVBENCH_3D.questions(folder)} == {"Depth", "Distance"}
-    assert len(CVBENCH.questions(folder)) == 18
+    assert {q.task for q in CVBENCH_2D.questions(folder, "test")} == {"Count", "Relation"}
+    assert {q.task for q in CVBENCH_3D.questions(folder, "test")} == {"Depth", "Distance"}
+    assert len(CVBENCH.questions(folder, "test")) == 18
 
 
 def test_prompt_of_real_items_is_the_published_one_with_the_picture_first(assets, tmp_path):
@@ -45,7 +45,7 @@ def test_prompt_of_real_items_is_the_published_one_with_the_picture_first(assets
             changes = {"choices": ["other", item["answer_text"]], "prompt": asked, "question": item["question"]}
             table.append(row(number, part, item["task"], item["source"], "B") | changes)
         write_jsonl(tmp_path / f"test_{part.lower()}.jsonl", table)
-    prompts = [CVBENCH.prompt(question) for question in CVBENCH.questions(tmp_path)]
+    prompts = [CVBENCH.prompt(question) for question in CVBENCH.questions(tmp_path, "test")]
     assert [prompt.text for prompt in prompts] == [
         f"{item['question']} Select from the following choices.\n(A) other\n(B) {item['answer_text']}\n"
         "Answer with the option's letter from the given choices directly."
@@ -65,7 +65,7 @@ def test_score_is_the_published_formula_and_the_micro_mean_is_labelled(tmp_path)
         tables[part] += [row(100 * len(sizes) + len(tables[part]) + n, part, task, source) for n in range(size)]
     for part, table in tables.items():
         write_jsonl(folder / f"test_{part.lower()}.jsonl", table)
-    by_id = {q.id: q for q in CVBENCH.questions(folder)}
+    by_id = {q.id: q for q in CVBENCH.questions(folder, "test")}
     right_sources = {"ADE20K": 3, "COCO": 5, "Omni3D": 1}
     left = dict(right_sources)
 
@@ -127,31 +127,31 @@ def test_missing_field_is_named_with_what_is_there_and_what_is_needed(tmp_path, 
         write_parquet(tmp_path / "test_2d.parquet", table)
         pq.write_table(pq.read_table(tmp_path / "test_2d.parquet").drop([field]), tmp_path / "test_2d.parquet")
     with pytest.raises(DataError, match=f"missing field '{field}'; found: .*filename.*; needed: idx, type"):
-        CVBENCH_2D.questions(tmp_path)
+        CVBENCH_2D.questions(tmp_path, "test")
 
 
 def test_wrong_split_names_the_one_found_and_the_one_needed(tmp_path):
     (tmp_path / "train_2d.jsonl").write_text("{}\n")
     with pytest.raises(DataError, match=r"found split 'train' \(train_2d.jsonl\); needed split 'test'"):
-        CVBENCH_2D.questions(tmp_path)
+        CVBENCH_2D.questions(tmp_path, "test")
 
 
 def test_missing_part_is_named_and_the_part_that_is_there_is_offered(tmp_path):
     write_cvbench(tmp_path, parts=("2D",))
     with pytest.raises(DataError, match=r"needed split 'test', part 3D.*evaluate this part alone with cvbench-2d"):
-        CVBENCH.questions(tmp_path)
+        CVBENCH.questions(tmp_path, "test")
 
 
 def test_row_in_the_wrong_file_is_named(tmp_path):
     write_jsonl(tmp_path / "test_2d.jsonl", [row(0, "3D", "Depth", "Omni3D")])
     with pytest.raises(DataError, match=r"test_2d.jsonl:1: found type '3D', expected '2D'"):
-        CVBENCH_2D.questions(tmp_path)
+        CVBENCH_2D.questions(tmp_path, "test")
 
 
 def test_folder_without_questions_is_an_error(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing here")
     with pytest.raises(DataError, match=r"a folder without questions; found notes.txt; needed test_2d.parquet"):
-        CVBENCH.questions(tmp_path)
+        CVBENCH.questions(tmp_path, "test")
 
 
 @pytest.mark.parametrize("layout", ["jsonl", "parquet"])
@@ -163,7 +163,7 @@ def test_file_without_rows_is_an_error(tmp_path, layout):
         write_parquet(path, [row(0, "2D", "Count", "COCO")])
         pq.write_table(pq.read_table(path).slice(0, 0), path)
     with pytest.raises(DataError, match="a file without questions"):
-        CVBENCH_2D.questions(tmp_path)
+        CVBENCH_2D.questions(tmp_path, "test")
 
 
 @pytest.mark.parametrize(
@@ -184,28 +184,28 @@ def test_bad_row_is_an_error_with_file_and_line(tmp_path, change, message):
     write_jsonl(tmp_path / "test_2d.jsonl", [row(0, "2D", "Count", "COCO")])
     (tmp_path / "test_2d.jsonl").write_text(json.dumps(row(0, "2D", "Count", "COCO") | change) + "\n")
     with pytest.raises(DataError, match=message):
-        CVBENCH_2D.questions(tmp_path)
+        CVBENCH_2D.questions(tmp_path, "test")
 
 
 def test_repeated_idx_is_an_error(tmp_path):
     write_jsonl(tmp_path / "test_2d.jsonl", [row(3, "2D", "Count", "COCO"), row(3, "2D", "Relation", "COCO")])
     with pytest.raises(DataError, match="2d-3 occurs twice"):
-        CVBENCH_2D.questions(tmp_path)
+        CVBENCH_2D.questions(tmp_path, "test")
 
 
 def test_files_that_are_not_tables_are_errors(tmp_path):
     (tmp_path / "test_2d.jsonl").write_text("{not json\n")
     with pytest.raises(DataError, match=r"test_2d.jsonl:1: not JSON"):
-        CVBENCH_2D.questions(tmp_path)
+        CVBENCH_2D.questions(tmp_path, "test")
     (tmp_path / "test_2d.parquet").write_bytes(b"no parquet")
     with pytest.raises(DataError, match=r"test_2d.parquet: cannot be read as Parquet"):
-        CVBENCH_2D.questions(tmp_path)
+        CVBENCH_2D.questions(tmp_path, "test")
 
 
 def test_json_nested_too_deeply_is_an_error_with_its_line(tmp_path):
     (tmp_path / "test_2d.jsonl").write_text("[" * 100_000 + "\n")
     with pytest.raises(DataError, match=r"test_2d.jsonl:1: not JSON"):
-        CVBENCH_2D.questions(tmp_path)
+        CVBENCH_2D.questions(tmp_path, "test")
 
 
 def test_parquet_with_a_damaged_page_is_an_error(tmp_path):
@@ -216,7 +216,7 @@ def test_parquet_with_a_damaged_page_is_an_error(tmp_path):
     written[page : page + 20] = b"\xff" * 20
     path.write_bytes(written)
     with pytest.raises(DataError, match=r"test_2d.parquet: cannot be read as Parquet \(Couldn't deserialize"):
-        CVBENCH_2D.questions(tmp_path)
+        CVBENCH_2D.questions(tmp_path, "test")
 
 
 def test_parquet_with_a_damaged_text_is_an_error(tmp_path):
@@ -225,14 +225,14 @@ def test_parquet_with_a_damaged_text_is_an_error(tmp_path):
     pq.write_table(pq.read_table(path), path, compression="none", use_dictionary=False)
     path.write_bytes(path.read_bytes().replace(b"How many", b"\xff" * 8))
     with pytest.raises(DataError, match=r"test_2d.parquet: cannot be read as Parquet \('utf-8' codec can't decode"):
-        CVBENCH_2D.questions(tmp_path)
+        CVBENCH_2D.questions(tmp_path, "test")
 
 
 def test_broken_picture_is_named_when_a_model_looks(tmp_path):
     table = [row(0, "2D", "Count", "COCO")]
     write_jsonl(tmp_path / "test_2d.jsonl", table)
     (tmp_path / table[0]["filename"]).write_bytes(png(0)[:40])
-    picture = CVBENCH_2D.questions(tmp_path)[0].pictures[0]
+    picture = CVBENCH_2D.questions(tmp_path, "test")[0].pictures[0]
     with pytest.raises(DataError, match=r"coco_0.png: cannot be decoded"):
         picture.open()
 

@@ -141,10 +141,13 @@ def test_pictures_are_spread_over_the_rows_that_text_fills():
 @pytest.mark.parametrize("mixture", MIXTURES, ids=lambda mixture: mixture.__name__)
 def test_a_sample_is_searched_for_once_on_every_shelf(mixture, monkeypatch):
     lengths, images = mixture(np.random.default_rng(0), 16384)
-    searched = []
-    monkeypatch.setattr(
-        packing, "bisect", SimpleNamespace(bisect_right=lambda *at: searched.append(1) or bisect_right(*at))
-    )
+    searched: list[int] = []
+
+    def search(lengths, tokens_left):
+        searched.append(tokens_left)
+        return bisect_right(lengths, tokens_left)
+
+    monkeypatch.setattr(packing, "bisect", SimpleNamespace(bisect_right=search))
 
     rows = pack(range(16384), lengths, images, ROW)
 

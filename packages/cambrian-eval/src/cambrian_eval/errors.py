@@ -19,3 +19,7 @@ class ModelError(EvalError):
 
 class RunMismatchError(EvalError):
     """The output folder holds another run than the one asked for."""
+
+
+class OutOfMemoryError(EvalError):
+    """The device's memory does not hold a batch; the runner halves it and goes on."""

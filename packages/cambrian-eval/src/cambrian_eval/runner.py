@@ -73,7 +73,7 @@ def evaluate(
     if max_new_tokens is not None and max_new_tokens < 1:
         raise ModelError(f"found a cap of {max_new_tokens} new tokens, expected at least 1.")
     folder = hub.locate(task.hub, data, revision)
-    questions = task.questions(folder.path)
+    questions = task.questions(folder.path, task.splits[0])
     jobs = [_job(task, question, max_new_tokens) for question in select(questions, mode, limit, seed)]
     identity = identify(task, model, mode, limit, seed, max_new_tokens, questions, [job.prompt for job in jobs])
     with hold(output):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from cambrian_eval.metrics import Metrics
@@ -27,11 +28,14 @@ class Question:
         id: Unique in its task.
         text: What is asked, with its choices as the benchmark publishes them, without a format instruction.
         choices: Option texts in order; the first is A. Empty for open questions.
-        answers: Accepted answers; for multiple choice one upper-case letter.
+        answers: Accepted answers; for multiple choice one upper-case letter. Empty where the data keeps them secret.
         pictures: In the order in which they are shown.
         part: The part of the benchmark it belongs to, such as `2D`; pictures are shuffled within it.
         task: What ability is asked for, such as `Count`.
         source: The collection its picture comes from.
+        group: Questions that share it are not independent: those about one picture, of one pair, of one circular group.
+            Empty for a question that stands alone.
+        details: What else its rule of scoring needs, plain JSON, such as the precision of a number.
     """
 
     id: str
@@ -42,6 +46,8 @@ class Question:
     part: str
     task: str
     source: str
+    group: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def stratum(self) -> tuple[str, str, str]:
@@ -58,12 +64,14 @@ class Prompt:
         content: Pictures and texts in the order in which they are shown.
         choices: Option texts, for models that answer without reading (the baselines). Empty for open questions.
         max_new_tokens: The task's budget for a reply; decoding is greedy.
+        instruction: The format instruction, if there is one: the end of the last text, from a new line on.
     """
 
     id: str
     content: tuple[Picture | str, ...]
     choices: tuple[str, ...]
     max_new_tokens: int
+    instruction: str = ""
 
     @property
     def text(self) -> str:
@@ -86,10 +94,21 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said. `truncated` is true when it ran out of its token budget."""
+    """What a model said.
+
+    Attributes:
+        text: The reply.
+        truncated: Whether it ran out of its token budget.
+        image_tokens: What the pictures cost, in tokens of the model's context; None if the model does not tell.
+        reply_tokens: Length of the reply in tokens; None likewise.
+        option_scores: Log-probability of each offered letter, in order, where options were scored instead of a reply.
+    """
 
     text: str
     truncated: bool = False
+    image_tokens: int | None = None
+    reply_tokens: int | None = None
+    option_scores: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,12 +123,12 @@ class Score:
     """How an answer was read.
 
     Attributes:
-        value: From 0 (wrong) to 1 (right).
+        value: From 0 (wrong) to 1 (right); None where the data has no answer to compare with.
         extracted: What the rule read as the answer; None if it abstained.
         rule: The rule's name; a rule that abstains says why.
     """
 
-    value: float
+    value: float | None
     extracted: str | None
     rule: str
 

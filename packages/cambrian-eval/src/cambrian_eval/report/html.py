@@ -55,7 +55,7 @@ small { opacity: .75; }
 
 def write_report(path: Path, result: Result, scored: Sequence[ScoredAnswer]) -> None:
     """Write the page. At most 60 wrong answers are shown, the unparsed ones first."""
-    wrong = [answer for answer in scored if answer.score.value < 1]
+    wrong = [answer for answer in scored if answer.score.value is not None and answer.score.value < 1]
     wrong.sort(key=lambda answer: answer.score.extracted is not None)
     body = "\n".join(
         [

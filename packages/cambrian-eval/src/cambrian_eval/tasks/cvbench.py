@@ -39,7 +39,7 @@ PUBLISHED_SOURCES = {"2D": ["ADE20K", "COCO"], "3D": ["Omni3D"]}
 _SUFFIXES = (".parquet", ".jsonl")
 
 
-def read_questions(folder: Path, *, parts: Sequence[str]) -> list[Question]:
+def read_questions(folder: Path, split: str = SPLIT, *, parts: Sequence[str]) -> list[Question]:
     """Read the questions of some parts, 2D before 3D.
 
     Raises:

@@ -147,7 +147,7 @@ def blind_task(task: "Task", asked: "Sequence[Ordered]") -> "Task":
     def metrics(answers: "Sequence[ScoredAnswer]") -> "Metrics":
         return task.metrics([answer for answer in answers if answer.question.id in published])
 
-    return dataclasses.replace(task, name=f"{TASK}-audit", questions=lambda folder: questions, metrics=metrics)
+    return dataclasses.replace(task, name=f"{TASK}-audit", questions=lambda folder, split: questions, metrics=metrics)
 
 
 def look_up(letters: "Mapping[str, str | None]", asked: "Sequence[Ordered]") -> list[str | None]:
