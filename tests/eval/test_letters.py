@@ -1,9 +1,8 @@
-import time
-
 import pytest
 
 from cambrian_eval.scoring.letters import extract_letter, score_letter
 from cambrian_eval.types import Question
+from tests.eval.battery_guard import hang_guard
 from tests.eval.letter_replies import LEFT_RIGHT, REPLIES
 
 
@@ -41,6 +40,7 @@ def test_every_abstention_says_why():
         "abstain: no answer found",
         "abstain: two letters",
         "abstain: one letter over and over",
+        "abstain: text of two options",
         "abstain: unfinished reasoning",
     }
 
@@ -66,10 +66,11 @@ def test_every_abstention_says_why():
     ],
 )
 @pytest.mark.parametrize("opening", ["", "A", "answer: (A) "])
-def test_a_reply_of_100_kilobytes_is_read_in_seconds(opening, unit):
-    started = time.perf_counter()
-    extract_letter(f"{opening}{unit * (100_000 // len(unit))}x", LEFT_RIGHT)
-    assert time.perf_counter() - started < 5
+def test_a_reply_of_100_kilobytes_is_read(opening, unit):
+    reply = f"{opening}{unit * (100_000 // len(unit))}x"
+    with hang_guard():
+        found = extract_letter(reply, LEFT_RIGHT)
+    assert found.rule
 
 
 @pytest.mark.parametrize(

@@ -36,11 +36,12 @@ class Declaration:
     abstention: str | None = None
 
 
-_ANNOUNCEMENT = re.compile(
+ANNOUNCEMENT = re.compile(
     r"\b(?:answer|ans|(?:correct|right|best|final|my|appropriate|accurate)\s+(?:option|choice|letter|selection|one))"
     r"[\"']?(?:\s+(?:here|to\s+(?:the|this|your)\s+question))?"
     r"\s*(?:\b(?:is|would\s+be|should\s+be|must\s+be|will\s+be|has\s+to\s+be)\b(?:\s*:)?|[:=→]|->|-(?=\s))"
-    r"|^[ \t]*(?:option|choice|selection|prediction)[ \t]*:",
+    r"|^[ \t]*(?:option|choice|selection|prediction)[ \t]*:"
+    r"|(?<![不没别非])答案(?:(?:应该是|应为|是|为)[:\s]*|[:\n]\s*)",
     re.IGNORECASE | re.MULTILINE,
 )
 _CHOOSING = re.compile(
@@ -79,13 +80,13 @@ def find_declarations(text: str, choices: Sequence[str]) -> list[Declaration]:
     """Every declaration, in the order of the text."""
     found: list[tuple[int, Declaration]] = [
         (match.start(), _read_declaration(text, match, choices, announces=True))
-        for match in _ANNOUNCEMENT.finditer(text)
+        for match in ANNOUNCEMENT.finditer(text)
     ]
     found += [
         (match.start(), _read_declaration(text, match, choices, announces=False)) for match in _CHOOSING.finditer(text)
     ]
     found += [
-        (match.start(), Declaration(True, match[1], "declared letter", rejected=_is_rejected(text, match.start())))
+        (match.start(), Declaration(True, match[1], "declared letter", rejected=is_rejected(text, match.start())))
         for match in _CONFIRMATION.finditer(text)
     ]
     return [declaration for _, declaration in sorted(found, key=lambda item: item[0])]
@@ -93,7 +94,7 @@ def find_declarations(text: str, choices: Sequence[str]) -> list[Declaration]:
 
 def _read_declaration(text: str, cue: re.Match[str], choices: Sequence[str], *, announces: bool) -> Declaration:
     following = text[cue.end() : cue.end() + REACH]
-    rejected = _is_rejected(text, cue.start())
+    rejected = is_rejected(text, cue.start())
     try:
         letter = read_letter(following, choices)
         if letter is not None:
@@ -119,7 +120,7 @@ def _read_text(following: str, choices: Sequence[str]) -> str | None:
     return ascii_uppercase[index]
 
 
-def _is_rejected(text: str, start: int) -> bool:
+def is_rejected(text: str, start: int) -> bool:
     """Whether the words before a declaration, in its sentence, deny it or make it depend on something."""
     before = SENTENCE_BREAK.split(text[max(0, start - REACH) : start])[-1]
     clause = _CLAUSE_BREAK.split(before)[-1]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
 
+from cambrian_eval.errors import DataError
 from cambrian_eval.scoring.abstention import AbstainError
 from cambrian_eval.scoring.declarations import FAR, REACH, SENTENCE_BREAK, Declaration, find_declarations
 from cambrian_eval.scoring.opening_letter import NO_WORD, read_letter
@@ -65,9 +66,19 @@ def extract_letter(reply: str, choices: Sequence[str]) -> Extraction:
 
 
 def score_letter(question: Question, reply: str) -> Score:
-    """Score a reply to a multiple-choice question: 1 if the letter read is the right one."""
+    """Score a reply to a multiple-choice question: 1 if the letter read is the right one.
+
+    Raises:
+        DataError: There are more options than letters.
+    """
+    if len(question.choices) > len(ascii_uppercase):
+        raise DataError(
+            f"question {question.id} has {len(question.choices)} options; letters name at most "
+            f"{len(ascii_uppercase)}. Ask it as an open question, or with fewer options."
+        )
     found = extract_letter(reply, question.choices)
-    return Score(float(found.letter == question.answers[0]), found.letter, found.rule)
+    value = float(found.letter == question.answers[0]) if question.answers else None
+    return Score(value, found.letter, found.rule)
 
 
 def _offered(letter: str, rule: str, choices: Sequence[str]) -> Extraction:

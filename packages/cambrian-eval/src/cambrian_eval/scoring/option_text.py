@@ -6,6 +6,8 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING
 
+from cambrian_eval.scoring.abstention import AbstainError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -55,12 +57,18 @@ def words_of(text: str) -> list[str]:
 
 
 def equal_option(text: str, choices: Sequence[str]) -> int | None:
-    """Index of the only option that `text` spells, whatever its case, punctuation and article."""
+    """Index of the option that `text` spells, whatever its case, punctuation and article.
+
+    Raises:
+        AbstainError: Two options have this text. Even where the right one is among them, the model has not said which.
+    """
     wanted = _bare_words(text)
     if not wanted:
         return None
     equal = [index for index, choice in enumerate(choices) if _bare_words(choice) == wanted]
-    return equal[0] if len(equal) == 1 else None
+    if len(equal) > 1:
+        raise AbstainError("text of two options")
+    return equal[0] if equal else None
 
 
 def starts_with_option(text: str, choice: str) -> bool:
