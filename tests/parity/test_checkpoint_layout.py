@@ -3,7 +3,6 @@
 Built on the meta device from the released configurations: nothing of 34 billion parameters is computed or stored.
 """
 
-import json
 import math
 import re
 from typing import Any
@@ -22,9 +21,9 @@ from cambrian_model.checkpoints.released import (
     text_config_from_released,
 )
 from cambrian_model.vision.source import describe
-from tests.support.reference import GOLDEN
+from tests.support.golden import golden_json
 
-LAYOUT = json.loads((GOLDEN / "checkpoint_layout" / "layout.json").read_text(encoding="utf-8"))
+LAYOUT = golden_json("checkpoint_layout/layout")
 NUM_KEYS = {"cambrian-8b": 776, "cambrian-13b": 848, "cambrian-34b": 993, "cambrian-phi3-3b": 680}
 NUMBER = re.compile(r"\{[LSDT]\}")
 CLIP_MEAN = (122, 116, 104)
