@@ -55,6 +55,14 @@ def test_prompt_of_real_items_is_the_published_one_with_the_picture_first(assets
         assert [content["type"] for content in prompt.messages()[0]["content"]] == ["image", "text"]
 
 
+def test_prompt_is_the_data_s_own_and_the_instruction_can_be_told_apart(tmp_path):
+    question = CVBENCH.questions(write_cvbench(tmp_path), "test")[0]
+    prompt = CVBENCH.prompt(question)
+    assert prompt.instruction == "Answer with the option's letter from the given choices directly."
+    assert prompt.content == (question.pictures[0], f"{question.text}\n{prompt.instruction}")
+    assert (prompt.choices, prompt.max_new_tokens) == (question.choices, 512)
+
+
 def test_score_is_the_published_formula_and_the_micro_mean_is_labelled(tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()

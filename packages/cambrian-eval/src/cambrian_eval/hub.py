@@ -11,11 +11,21 @@ from cambrian_eval.errors import DataError
 
 @dataclass(frozen=True)
 class HubDataset:
-    """A dataset repository and the files that a task reads from it."""
+    """A dataset repository and the files that a task reads from it.
+
+    Attributes:
+        repo: Its name on the hub. Public: no login is needed.
+        files: Names or globs; `{split}` stands for the split that is asked.
+        revision: What is read unless the user names another; the commit that it stood for is recorded with the run.
+    """
 
     repo: str
     files: tuple[str, ...]
     revision: str = "main"
+
+    def files_of(self, split: str | None) -> list[str]:
+        """The files of one split, or of all."""
+        return [name.replace("{split}", split or "*") for name in self.files]
 
 
 class DataFolder(NamedTuple):
@@ -25,37 +35,46 @@ class DataFolder(NamedTuple):
     commit: str | None
 
 
-def locate(dataset: HubDataset, data: Path | None, revision: str | None) -> DataFolder:
+def locate(dataset: HubDataset, data: Path | None, revision: str | None, split: str | None = None) -> DataFolder:
     """The folder to read: `data` if given, else the hub's snapshot at `revision` (downloaded once, then cached).
+
+    Of the snapshot only the files of `split` are downloaded, where one is named.
 
     Raises:
         DataError: There is no such folder, or the snapshot is neither cached nor reachable.
     """
+    files = dataset.files_of(split)
     if data is None:
-        return _snapshot(dataset, revision or dataset.revision)
+        return _snapshot(dataset.repo, files, revision or dataset.revision)
     if revision is not None:
         raise DataError(f"both a folder ({data}) and a hub revision ({revision}) were given; give one of them.")
     if not data.is_dir():
         kind = "a file" if data.exists() else "nothing"
-        raise DataError(f"{data}: found {kind}, expected a folder with {' and '.join(dataset.files)}.")
+        raise DataError(f"{data}: found {kind}, expected a folder with {' and '.join(files)}.")
     return DataFolder(data, None)
 
 
-def _snapshot(dataset: HubDataset, revision: str) -> DataFolder:
+def _snapshot(repo: str, files: list[str], revision: str) -> DataFolder:
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        folder = Path(
-            snapshot_download(dataset.repo, repo_type="dataset", revision=revision, allow_patterns=list(dataset.files))
-        )
+        folder = Path(snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=files))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        if constants.HF_HUB_OFFLINE:
-            found = "is not in the local cache, and HF_HUB_OFFLINE forbids the download"
-        else:
-            found = f"could not be downloaded ({error})"
-        raise DataError(
-            f"{dataset.repo} at revision {revision} {found}. Give a local folder that holds "
-            f"{' and '.join(dataset.files)}, or download it once while online."
-        ) from error
+        found = _UNCACHED if constants.HF_HUB_OFFLINE else f"could not be downloaded ({error})"
+        raise DataError(_unreachable(repo, files, revision, found)) from error
+    absent = [name for name in files if not any(folder.glob(name))]
+    if absent:
+        found = _UNCACHED if constants.HF_HUB_OFFLINE else f"has no {' and no '.join(absent)}"
+        raise DataError(_unreachable(repo, files, revision, found))
     return DataFolder(folder, folder.name)
+
+
+_UNCACHED = "is not in the local cache, and HF_HUB_OFFLINE forbids the download"
+
+
+def _unreachable(repo: str, files: list[str], revision: str, found: str) -> str:
+    return (
+        f"{repo} at revision {revision} {found}. Give a local folder that holds {' and '.join(files)}, or download it "
+        "once while online."
+    )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
+import zlib
 from dataclasses import dataclass
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from cambrian_eval.errors import DataError
@@ -13,6 +16,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from PIL import Image
+
+_READ_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, EOFError, LookupError, struct.error, zlib.error)
+"""What Pillow's readers raise for a damaged file."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +56,65 @@ class Picture:
         return self.path.read_bytes()
 
     def open(self) -> Image.Image:
-        """The decoded picture in RGB.
+        """The decoded picture in RGB, upright as its EXIF orientation says.
 
         Raises:
-            DataError: The bytes are not a picture.
+            DataError: The bytes are not a picture, or one too large to be honest.
         """
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image, ImageOps
 
         try:
             with Image.open(io.BytesIO(self.read())) as image:
+                ImageOps.exif_transpose(image, in_place=True)
                 return image.convert("RGB")
-        except (UnidentifiedImageError, OSError) as error:
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise DataError(f"{self.name}: more than {Image.MAX_IMAGE_PIXELS} pixels. Scale it down.") from error
+        except _READ_ERRORS as error:
             raise DataError(f"{self.name}: cannot be decoded as a picture ({error}). Replace the file.") from error
+
+
+class Album:
+    """The pictures of one data set: equal ones share their bytes, and a file's is read and hashed once.
+
+    A benchmark that asks eighteen questions on each of 500 pictures holds 500 pictures.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Files are looked up in `folder`, or under its `img`, and never outside of it."""
+        self.folder = folder
+        self._bytes: dict[str, bytes] = {}
+        self._files: dict[str, Picture] = {}
+
+    def embedded(self, name: str, data: bytes) -> Picture:
+        """A picture whose bytes stand in the table."""
+        picture = Picture.from_bytes(name, data)
+        return Picture(name, picture.sha256, data=self._bytes.setdefault(picture.sha256, data))
+
+    def file(self, name: str, place: str) -> Picture:
+        """A picture that the table names.
+
+        Raises:
+            DataError: The name leads out of the folder, or to no file.
+        """
+        if name not in self._files:
+            self._files[name] = Picture.from_file(name, self._locate(name, place))
+        return self._files[name]
+
+    def _locate(self, name: str, place: str) -> Path:
+        inside, windows = PurePosixPath(name), PureWindowsPath(name)
+        if not name or "\0" in name or inside.is_absolute() or windows.anchor or ".." in windows.parts or "\\" in name:
+            raise DataError(f"{place}: found picture {name!r}, expected bytes or a path inside the data's folder.")
+        for file in (self.folder / inside, self.folder / "img" / inside):
+            if file.is_file():
+                return self._check_confined(file, name, place)
+        raise DataError(f"{place}: picture {name} is missing in {self.folder}; expected it there or under img.")
+
+    def _check_confined(self, file: Path, name: str, place: str) -> Path:
+        """A hub snapshot is a folder of links into the same repository's blobs; no other link leads out."""
+        folder, target = self.folder.resolve(), file.resolve()
+        repository = next((parent for parent in folder.parents if parent.name.startswith("datasets--")), folder)
+        if not target.is_relative_to(repository):
+            raise DataError(
+                f"{place}: picture {name} is a link to {target}, outside of {self.folder}. Put the file itself there."
+            )
+        return file

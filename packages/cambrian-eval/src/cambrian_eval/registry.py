@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cambrian_eval.errors import UnknownNameError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 
 class Registry:
@@ -30,11 +30,20 @@ class Registry:
             UnknownNameError: No such name.
         """
         if name not in self._places:
-            raise UnknownNameError(self._unknown(name))
+            raise unknown_name(self.kind, name, self._places)
         module, attribute = self._places[name].split(":")
         return getattr(importlib.import_module(module), attribute)
 
-    def _unknown(self, name: str) -> str:
-        close = difflib.get_close_matches(name, self._places, n=1, cutoff=0.4)
-        hint = f'did you mean "{close[0]}"?' if close else f"known: {', '.join(self.names())}."
-        return f'unknown {self.kind} "{name}"; {hint}'
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+    """What to raise for a name that is not known: it names the closest one, or all."""
+    names = sorted(known)
+    plain = {_plain(one): one for one in names}
+    close = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.4)
+    hint = f'did you mean "{plain[close[0]]}"?' if close else f"known: {', '.join(names)}."
+    return UnknownNameError(f'unknown {kind} "{name}"; {hint}')
+
+
+def _plain(name: str) -> str:
+    """A name without its case and its hyphens, which users write in their own way."""
+    return "".join(letter for letter in name.casefold() if letter.isalnum())

@@ -11,25 +11,26 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from pathlib import Path, PurePosixPath
-from string import ascii_uppercase
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cambrian_eval import suffixes
+from cambrian_eval.dataset import unique
 from cambrian_eval.errors import DataError
 from cambrian_eval.hub import HubDataset
 from cambrian_eval.metrics import Metrics, WeightedAnswers, choice_row, parse_rate, plain_row
-from cambrian_eval.picture import Picture
-from cambrian_eval.rows import Row, read_rows
+from cambrian_eval.prompts import ask
+from cambrian_eval.rows import read_rows
 from cambrian_eval.scoring.letters import score_letter
 from cambrian_eval.task import Task
-from cambrian_eval.types import Prompt, Question
+from cambrian_eval.types import Question
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from cambrian_eval.metrics import MetricRow
-    from cambrian_eval.types import ScoredAnswer
+    from cambrian_eval.rows import Row
+    from cambrian_eval.types import Prompt, ScoredAnswer
 
 SPLIT = "test"
 FIELDS = ("idx", "type", "task", "question", "choices", "answer", "prompt", "source")
@@ -46,21 +47,12 @@ def read_questions(folder: Path, split: str = SPLIT, *, parts: Sequence[str]) ->
         DataError: A part's file, a field or a picture is missing, or a row does not belong where it stands.
     """
     files = {part: _part_file(folder, part, parts) for part in parts}
-    questions = [question for part, path in files.items() for question in _read_part(path, part)]
-    seen: dict[str, Question] = {}
-    for question in questions:
-        if question.id in seen:
-            raise DataError(
-                f"{folder}: idx of question {question.id} occurs twice; every idx of a file must be unique."
-            )
-        seen[question.id] = question
-    return questions
+    return unique(folder, (question for part, path in files.items() for question in _read_part(path, part)))
 
 
 def render(question: Question) -> Prompt:
     """The published prompt, picture first, then the instruction to answer with a letter."""
-    text = f"{question.text}\n{suffixes.LETTER}"
-    return Prompt(question.id, (*question.pictures, text), question.choices, MAX_NEW_TOKENS)
+    return ask(question, suffixes.LETTER, MAX_NEW_TOKENS)
 
 
 def measure(answers: Sequence[ScoredAnswer]) -> Metrics:
@@ -118,67 +110,29 @@ def _advice(tables: Sequence[str]) -> str:
 
 def _read_part(path: Path, part: str) -> list[Question]:
     embedded = path.suffix == ".parquet"
-    required = (*FIELDS, "image" if embedded else "filename")
-    questions = [_question(row, part, path.parent) for row in read_rows(path, required)]
+    picture, other = ("image", "filename") if embedded else ("filename", "image")
+    questions = [_question(row, part) for row in read_rows(path, (*FIELDS, picture), (other,))]
     if not questions:
         raise DataError(f"{path}: a file without questions; found 0 rows, expected at least one.")
     return questions
 
 
-def _question(row: Row, part: str, folder: Path) -> Question:
-    place, values = row
-    if values["type"] != part:
-        raise DataError(f"{place}: found type {values['type']!r}, expected {part!r}; move the row to its own file.")
-    choices = _choices(row)
+def _question(row: Row, part: str) -> Question:
+    if row.values["type"] != part:
+        raise DataError(
+            f"{row.place}: found type {row.values['type']!r}, expected {part!r}; move the row to its own file."
+        )
+    choices = row.choices("choices")
     return Question(
-        id=f"{part.lower()}-{values['idx']}",
-        text=_text(row, "prompt"),
+        id=f"{part.lower()}-{row.values['idx']}",
+        text=row.text("prompt"),
         choices=choices,
-        answers=(_letter(row, choices),),
-        pictures=(_picture(row, folder),),
+        answers=(row.letter("answer", choices),),
+        pictures=(row.picture("image", file="filename"),),
         part=part,
-        task=_text(row, "task"),
-        source=_text(row, "source"),
+        task=row.text("task"),
+        source=row.text("source"),
     )
-
-
-def _text(row: Row, field: str) -> str:
-    value = row.values[field]
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{row.place}: found {field} {value!r}, expected a text.")
-    return value
-
-
-def _choices(row: Row) -> tuple[str, ...]:
-    value = row.values["choices"]
-    if not isinstance(value, list) or not 2 <= len(value) <= len(ascii_uppercase):
-        raise DataError(f"{row.place}: found choices {value!r}, expected a list of 2 to 26 texts.")
-    return tuple(str(choice) for choice in value)
-
-
-def _letter(row: Row, choices: Sequence[str]) -> str:
-    match = re.fullmatch(r"\(?([A-Z])\)?", str(row.values["answer"]).strip())
-    if match is None or match[1] not in ascii_uppercase[: len(choices)]:
-        last = ascii_uppercase[len(choices) - 1]
-        raise DataError(f"{row.place}: found answer {row.values['answer']!r}, expected a letter from (A) to ({last}).")
-    return match[1]
-
-
-def _picture(row: Row, folder: Path) -> Picture:
-    image: Any = row.values.get("image")
-    embedded, path = (image.get("bytes"), image.get("path")) if isinstance(image, dict) else (None, None)
-    if not isinstance(embedded, bytes | None):
-        raise DataError(f"{row.place}: found image.bytes of type {type(embedded).__name__}, expected bytes.")
-    if embedded:
-        return Picture.from_bytes(str(row.values.get("filename") or path or row.place), embedded)
-    name = str(path or row.values.get("filename") or "")
-    inside = PurePosixPath(name)
-    if not name or inside.is_absolute() or ".." in inside.parts or "\\" in name:
-        raise DataError(f"{row.place}: found picture {name!r}, expected bytes or a path inside the data's folder.")
-    for file in (folder / inside, folder / "img" / inside):
-        if file.is_file():
-            return Picture.from_file(name, file)
-    raise DataError(f"{row.place}: picture {name} is missing in {folder}; expected it there or under img.")
 
 
 # Metrics.
@@ -217,19 +171,24 @@ def _formula(parts: dict[str, dict[str, list[ScoredAnswer]]]) -> str:
     return f"1/2 ({' + '.join(terms)})"
 
 
-def _task(name: str, parts: tuple[str, ...], description: str) -> Task:
+def _task(name: str, parts: tuple[str, ...], description: str, num_questions: int) -> Task:
     return Task(
         name=name,
-        version=2,
+        version=3,
         description=description,
         hub=HubDataset("nyu-visionx/CV-Bench", tuple(f"{SPLIT}_{part.lower()}.parquet" for part in parts)),
         questions=partial(read_questions, parts=parts),
         prompt=render,
         score=score_letter,
         metrics=measure,
+        splits=(SPLIT,),
+        fields=(*FIELDS, "image"),
+        rule="letter",
+        headline="mean over sources, %" if len(parts) == 1 else "mean of 2D and 3D, each over its sources, %",
+        num_questions=num_questions,
     )
 
 
-CVBENCH = _task("cvbench", ("2D", "3D"), "CV-Bench: count, relation, depth and distance, 2638 questions")
-CVBENCH_2D = _task("cvbench-2d", ("2D",), "CV-Bench 2D: count and relation, 1438 questions")
-CVBENCH_3D = _task("cvbench-3d", ("3D",), "CV-Bench 3D: depth and distance, 1200 questions")
+CVBENCH = _task("cvbench", ("2D", "3D"), "CV-Bench: count, relation, depth and distance, 2638 questions", 2638)
+CVBENCH_2D = _task("cvbench-2d", ("2D",), "CV-Bench 2D: count and relation, 1438 questions", 1438)
+CVBENCH_3D = _task("cvbench-3d", ("3D",), "CV-Bench 3D: depth and distance, 1200 questions", 1200)
