@@ -1,4 +1,7 @@
-"""Models by name: `cambrian:PATH`, `random:SEED`, `constant:LETTER`, `canned:FILE`; what follows is theirs."""
+"""Models by name: `cambrian:PATH`, `huggingface:PATH_OR_ID`, `openai:URL#MODEL`, and those that do not look.
+
+What follows the first colon is theirs: `random:SEED`, `constant:TEXT`, `canned:FILE`.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ MODELS = Registry(
         "cambrian": "cambrian_eval.models.cambrian:load",
         "canned": "cambrian_eval.models.canned:load",
         "constant": "cambrian_eval.models.baselines:load_constant",
+        "huggingface": "cambrian_eval.models.huggingface:load",
+        "openai": "cambrian_eval.models.openai_compatible:load",
         "random": "cambrian_eval.models.baselines:load_random",
     },
 )

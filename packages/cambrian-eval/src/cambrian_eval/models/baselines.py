@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from string import ascii_uppercase
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,23 @@ if TYPE_CHECKING:
 
     from cambrian_eval.types import Prompt
 
+# A question that says so, or one that begins with a verb and offers no alternative: "Is there a cat in the image?"
+_ASKS_YES_OR_NO = re.compile(
+    r"\byes or no\b|\A(is|are|was|were|do|does|did|has|have|had|can|could|will|would|should)\b(?!.*\bor\b).*\?",
+    re.IGNORECASE,
+)
+_YES_NO = ("Yes", "No")
 
-class RandomLetter:
-    """A uniform letter from the offered ones, a pure function of seed and question id: batches do not change it."""
+
+class RandomChoice:
+    """A uniform choice among what is offered, a pure function of seed and question id: batches do not change it.
+
+    Offered are the letters of a question's choices; where these are just yes and no, or there are none and the question
+    asks for yes or no, those two words. An open question gets an empty reply: there is nothing to choose from, so it
+    scores nothing and counts as not parsed.
+    """
+
+    answers_by_id = True
 
     def __init__(self, seed: int = 0) -> None:
         self.name = f"random:{seed}"
@@ -24,43 +39,56 @@ class RandomLetter:
         self._seed = seed
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
-        """One letter for each prompt."""
-        return [Answer(self._letter(prompt)) for prompt in prompts]
+        """One choice for each prompt."""
+        return [Answer(self._choice(prompt)) for prompt in prompts]
 
-    def _letter(self, prompt: Prompt) -> str:
-        if not prompt.choices:
-            raise ModelError(f"{self.name}: question {prompt.id} offers no choices; a random letter needs some.")
+    def _choice(self, prompt: Prompt) -> str:
+        offered = _offered(prompt)
+        if not offered:
+            return ""
         digest = hashlib.sha256(f"{self._seed}:{prompt.id}".encode()).digest()
-        return ascii_uppercase[int.from_bytes(digest[:8], "big") % len(prompt.choices)]
+        return offered[int.from_bytes(digest[:8], "big") % len(offered)]
 
 
-class ConstantLetter:
-    """The same letter for every question, offered or not."""
+class ConstantReply:
+    """The same text for every question, whatever it offers."""
 
-    def __init__(self, letter: str = "A") -> None:
-        if len(letter) != 1 or letter not in ascii_uppercase:
-            raise ModelError(f'constant: found "{letter}", expected one letter from A to Z, as in constant:B.')
-        self.name = f"constant:{letter}"
+    def __init__(self, text: str = "A") -> None:
+        self.name = f"constant:{text}"
         self.fingerprint = self.name
-        self._letter = letter
+        self._text = text
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Answer]:
-        """The letter, once for each prompt."""
-        return [Answer(self._letter) for _ in prompts]
+        """The text, once for each prompt."""
+        return [Answer(self._text) for _ in prompts]
 
 
-def load_random(argument: str) -> RandomLetter:
+def load_random(argument: str) -> RandomChoice:
     """`random` or `random:SEED`.
 
     Raises:
         ModelError: The seed is not a whole number.
     """
     try:
-        return RandomLetter(int(argument or "0"))
+        return RandomChoice(int(argument or "0"))
     except ValueError as error:
         raise ModelError(f'random: found seed "{argument}", expected a whole number, as in random:7.') from error
 
 
-def load_constant(argument: str) -> ConstantLetter:
-    """`constant` (A) or `constant:LETTER`."""
-    return ConstantLetter(argument or "A")
+def load_constant(argument: str) -> ConstantReply:
+    """`constant` (A) or `constant:TEXT`: a letter for multiple choice, or a word for open questions."""
+    return ConstantReply(argument or "A")
+
+
+def _offered(prompt: Prompt) -> Sequence[str]:
+    words = {choice.strip().rstrip(".").casefold() for choice in prompt.choices}
+    if words == {"yes", "no"} and not _shows_letters(prompt):
+        return prompt.choices
+    if prompt.choices:
+        return ascii_uppercase[: len(prompt.choices)]
+    return _YES_NO if _ASKS_YES_OR_NO.search(prompt.text) else ()
+
+
+def _shows_letters(prompt: Prompt) -> bool:
+    """Whether the first choice stands in the prompt behind its letter."""
+    return re.search(rf"\(?A[.):]\s*{re.escape(prompt.choices[0])}", prompt.text) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 class Canned:
     """Replies by question id."""
 
+    answers_by_id = True
+
     def __init__(self, replies: Mapping[str, str], name: str = "canned") -> None:
         self.name = name
         self._replies = dict(replies)
@@ -37,9 +40,13 @@ class Canned:
         if missing:
             raise ModelError(
                 f"{self.name}: {len(self._replies)} replies are written down, none of them for question {missing[0]}; "
-                "every question needs one."
+                f"every question needs one{self._nearest(missing[0])}."
             )
         return [Answer(self._replies[prompt.id]) for prompt in prompts]
+
+    def _nearest(self, wanted: str) -> str:
+        close = difflib.get_close_matches(wanted, self._replies, n=1)
+        return f'. Did you mean "{close[0]}", which has one' if close else ""
 
 
 def load(argument: str) -> Canned:
