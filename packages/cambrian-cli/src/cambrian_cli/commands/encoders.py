@@ -123,7 +123,6 @@ def _scores(study: "Study") -> str:
         "0.5M": study.half,
         "1.2M": study.full,
         "1.2M, unfrozen": study.unfrozen,
-        "one setting": study.single,
     }
     scores = ", ".join(f"{score:.2f} ({setting})" for setting, score in named.items() if score is not None)
     return f"average of 16 benchmarks by samples of alignment: {scores}"

@@ -27,14 +27,12 @@ class Study:
         half: 0.5 M samples, encoder frozen.
         full: 1.2 M samples, encoder frozen.
         unfrozen: 1.2 M samples, encoder trained in the second stage.
-        single: The one number of a backbone with one setting; which setting is not certain.
     """
 
     without: float | None = None
     half: float | None = None
     full: float | None = None
     unfrozen: float | None = None
-    single: float | None = None
 
 
 @dataclass(frozen=True)
@@ -400,7 +398,7 @@ BACKBONES = (
         licence="apache-2.0",
         hub_id="facebook/dinov2-large",
         model_args=_DINOV2_L,
-        study=Study(single=40.60),
+        study=Study(without=40.60),
     ),
     Backbone(
         name="dinov2-g-378",
@@ -490,7 +488,7 @@ BACKBONES = (
         normalisation=IMAGENET,
         licence="cc-by-nc-4.0",
         hub_id="timm/vit_huge_patch14_224.mae",
-        study=Study(single=38.58),
+        study=Study(without=38.58),
     ),
     Backbone(
         name="ijepa-h-224",
@@ -526,7 +524,7 @@ BACKBONES = (
         normalisation=IMAGENET,
         licence="apache-2.0",
         hub_id="timm/samvit_large_patch16.sa1b",
-        study=Study(single=31.74),
+        study=Study(without=31.74),
         note=f"Features before the neck. {_PADDED}",
     ),
     Backbone(
@@ -584,7 +582,7 @@ BACKBONES = (
         hub_id="Intel/dpt-beit-large-512",
         feature_layer=24,
         model_args=_BEIT_L,
-        study=Study(single=35.44),
+        study=Study(without=35.44),
         note="The last layer before the final normalisation. The paper prints 518 pixels; its code has 512.",
     ),
     Backbone(
@@ -640,7 +638,7 @@ BACKBONES = (
         normalisation=HALF,
         licence="apache-2.0",
         hub_id="timm/vit_huge_patch14_224.orig_in21k",
-        study=Study(single=37.45),
+        study=Study(without=37.45),
         note="Trained on ImageNet-21k.",
     ),
 )
