@@ -1,6 +1,7 @@
 """`cambrian eval`, and the evaluation at the end of `cambrian train`."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from cambrian_cli import datasets, evaluation
+from cambrian_eval import Failure, Result, summary
+from cambrian_eval.metrics import MetricRow, Metrics
+from cambrian_eval.models.baselines import RandomChoice
 from cambrian_eval.tasks.cvbench import CVBENCH
 from cambrian_model.errors import RecipeError
 from cambrian_model.training import load_recipe
@@ -56,10 +60,10 @@ def test_a_baseline_is_scored_with_intervals_and_both_levels(cambrian, benchmark
     assert outcome.status == 0
     (line,) = outcome.stdout.splitlines()
     result = json.loads(line)
-    assert set(result) == {"evaluation", "run_dir", "n_failed"}
-    assert result["n_failed"] == 0
+    assert set(result) == {"evaluation", "run_dir", "n_failed", "complete", "warnings"}
+    assert (result["n_failed"], result["complete"], result["warnings"]) == (0, True, [])
     (found,) = result["evaluation"].values()
-    assert set(found) == {"score", "score_2d", "score_3d", "parse_rate", "tasks"}
+    assert set(found) == {"score", "score_2d", "score_3d", "parse_rate", "scores", "tasks"}
     assert found["parse_rate"] == 100
     assert set(found["tasks"]) == TASKS
     for row in found["tasks"].values():
@@ -207,7 +211,15 @@ def test_questions_are_made_once_and_say_how_they_are_answered():
     [
         (["cvbnch", "--model", "random"], 'unknown task "cvbnch"; did you mean "cvbench"'),
         (["cvbench", "--model", "rnadom", "--data", "."], 'unknown model "rnadom"; did you mean "random"'),
-        (["cvbench", "--model", "constant:1", "--data", "."], "expected one letter"),
+        (["cvbench", "--model", "random:x", "--data", "."], "expected a whole number"),
+        (["cambrian-61", "--model", "random"], 'unknown task "cambrian-61"; did you mean "cambrian-16"'),
+        (["mmvp,gga", "--model", "random"], 'unknown task "gga"; did you mean "gqa"'),
+        (["vision-centric", "--model", "no/where", "--data", "."], "mmvp: found nothing, expected a folder"),
+        (["cvbench", "--model", "no/where", "--data", ".", "--split", "train"], 'found split of cvbench "train"'),
+        (["cvbench", "--model", "no/where", "--data", ".", "--prompt", "loud"], 'found prompt form "loud"'),
+        (["cvbench", "--model", "no/where", "--data", ".", "--revision", "v1"], "give one of them"),
+        (["mmvp,gqa", "--model", "random", "--revision", "v1"], "--revision names a commit of one benchmark"),
+        (["cvbench", "--model", "random", "--data", ".", "--limit", "4", "--ids", "3"], "a folder without questions"),
         (["cvbench", "--model", "no/where", "--data", "."], 'found no folder "no/where"'),
         (["cvbench", "--model", "random", "--data", "nowhere"], "nowhere: found nothing"),
         (["cvbench", "--model", "random"], "HF_HUB_OFFLINE"),
@@ -259,3 +271,128 @@ def test_an_output_that_cannot_be_made_is_refused(refused, benchmark, tmp_path):
 def test_a_path_is_short_for_a_cambrian_model(monkeypatch, name, expected):
     monkeypatch.setattr("cambrian_eval.models.load_model", lambda spec: spec)
     assert evaluation.load_model(name) == expected
+
+
+@pytest.fixture
+def both_parts(benchmark, tmp_path) -> Path:
+    """A folder with one folder for each part of the benchmark."""
+    for part in ("2d", "3d"):
+        shutil.copytree(benchmark, tmp_path / "data" / f"cvbench-{part}")
+    return tmp_path / "data"
+
+
+def test_several_benchmarks_are_asked_one_after_another_and_put_together(cambrian, both_parts):
+    command = ("eval", "cvbench-2d,cvbench-3d,cvbench-2d", "--model", "random:2", "--data", both_parts)
+    outcome = cambrian(*command, "--json")
+    assert outcome.status == 0
+    result = json.loads(outcome.stdout)
+    assert list(result["evaluation"]) == ["cvbench-2d", "cvbench-3d"]
+    folder = Path(result["run_dir"])
+    assert folder == Path("runs/eval-cvbench-2d+cvbench-3d+cvbench-2d-random-2")
+    assert json.loads((folder / "summary.json").read_text()) == result["summary"]
+    assert result["summary"]["groups"] == {}
+    assert result["summary"]["tasks"]["cvbench-3d"]["score"] == result["evaluation"]["cvbench-3d"]["score"]
+    assert "| cvbench-2d |" in (folder / "summary.md").read_text()
+    before = metrics(folder / "cvbench-3d")
+    assert cambrian(*command).status == 0
+    assert metrics(folder / "cvbench-3d") == before
+
+
+def test_all_data_is_found_before_the_model_is_loaded(refused, both_parts):
+    message = refused("eval", "cvbench-2d,mmvp", "--model", "no/where", "--data", both_parts)
+    assert "data/mmvp: found nothing" in message
+
+
+def test_group_is_averaged_as_the_paper_does():
+    levels = {"mmvp": 10.0, "realworldqa": 20.0, "cvbench-2d": 30.0, "cvbench-3d": 40.0}
+    results = [result_of(task, level) for task, level in levels.items()]
+    found = summary.summarise(results, ["vision-centric", "cambrian-16"])
+    assert found.groups["vision-centric"].overall.score == 25
+    assert found.incomplete == ("cambrian-16",)
+    assert ("mean: vision-centric", "25.0") in [row[:2] for row in found.rows()]
+    failed = summary.summarise([*results[:3], result_of("cvbench-3d", 40.0, num_failed=1)], ["vision-centric"])
+    assert failed.incomplete == ("vision-centric",)
+
+
+def result_of(task, level, num_failed=0):
+    row = MetricRow(
+        group="scores",
+        name="score",
+        label=task,
+        accuracy=level,
+        low=level - 1,
+        high=level + 1,
+        chance=None,
+        best_constant=None,
+        parse_rate=100.0,
+        n=9,
+        num_units=9,
+    )
+    return Result(task, 1, "m", "normal", Metrics({"score": level}, (row,)), 9, num_failed, Path(task))
+
+
+def test_dry_run_shows_a_prompt_and_the_plan_and_loads_nothing(cambrian, benchmark):
+    outcome = cambrian("eval", "cvbench", "--model", "no/where", "--data", benchmark, "--dry-run", "--blind", "--json")
+    assert outcome.status == 0
+    planned = json.loads(outcome.stdout)["dry_run"]["cvbench"]
+    assert (planned["num_questions"], planned["num_pictures"]) == (16, 0)
+    assert planned["num_requests"] <= 16
+    assert planned["prompt"].endswith("Answer with the option's letter from the given choices directly.")
+    assert planned["prompt"] in outcome.stderr
+    assert not Path("runs").exists()
+
+
+def test_named_questions_come_from_the_command_line_or_a_file(cambrian, benchmark, tmp_path):
+    (tmp_path / "ids.txt").write_text("2d-1\n3\n")
+    command = ("eval", "cvbench", "--model", "random", "--data", benchmark, "--json", "--ids")
+    by_name, by_file = (json.loads(cambrian(*command, ids).stdout) for ids in ("2d-1,3", "ids.txt"))
+    assert by_name == by_file
+    lines = (Path(by_name["run_dir"]) / "samples.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ["2d-1", "2d-3"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--permute", 4), ("--prompt", "cot"), ("--prompt", "bare"), ("--compat", "lmms-eval"), ("--verify-batching", 4)],
+)
+def test_every_way_to_ask_has_a_folder_of_its_own(cambrian, benchmark, options):
+    plain = json.loads(cambrian("eval", "cvbench", "--model", "random", "--data", benchmark, "--json").stdout)
+    outcome = cambrian("eval", "cvbench", "--model", "random", "--data", benchmark, "--json", *options)
+    assert outcome.status == 0, outcome.stderr
+    other = json.loads(outcome.stdout)
+    assert other["run_dir"] != plain["run_dir"]
+    found = other["evaluation"]["cvbench"]
+    assert ("position_bias" in found) == (options[0] == "--permute")
+
+
+def test_workers_write_what_one_process_writes(cambrian, benchmark):
+    command = ("eval", "cvbench", "--model", "random:4", "--data", benchmark, "--output")
+    assert cambrian(*command, "one").status == cambrian(*command, "two", "--workers", 2).status == 0
+    assert metrics(Path("one")) == metrics(Path("two"))
+
+
+class Flaky(RandomChoice):
+    """An endpoint, say, that is down for one question."""
+
+    def answer(self, prompts):
+        answers = super().answer(prompts)
+        return [Failure("down") if p.id == "2d-1" else a for p, a in zip(prompts, answers, strict=True)]
+
+
+def test_incomplete_evaluation_is_printed_and_ends_with_status_2(cambrian, benchmark, monkeypatch):
+    command = ("eval", "cvbench", "--model", "random", "--data", benchmark, "--json")
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluation, "load_model", lambda name: Flaky())
+        outcome = cambrian(*command)
+    assert outcome.status == 2
+    result = json.loads(outcome.stdout)
+    assert (result["n_failed"], result["complete"]) == (1, False)
+    assert "is incomplete: questions were not answered, 1 of cvbench" in outcome.stderr
+    assert "Repeat the command" in outcome.stderr
+    assert cambrian(*command).status == 0
+
+
+def test_workers_and_torchrun_do_not_mix(refused, benchmark, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    message = refused("eval", "cvbench", "--model", "random", "--data", benchmark, "--workers", 2)
+    assert "torchrun has started 2 processes" in message

@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import fcntl
 import json
@@ -5,15 +6,20 @@ import math
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from cambrian_eval import Answer, DataError, EvalError, Failure, ModelError, RunMismatchError, evaluate, load_model
+from cambrian_eval.errors import OutOfMemoryError
 from cambrian_eval.log import hold
-from cambrian_eval.models.baselines import ConstantLetter, RandomLetter
+from cambrian_eval.models.baselines import ConstantReply, RandomChoice
 from cambrian_eval.models.canned import Canned
-from tests.eval.benchmark_folder import truths, write_cvbench
+from cambrian_eval.task import Submission
+from cambrian_eval.tasks.cvbench import CVBENCH
+from cambrian_eval.types import Score
+from tests.eval.benchmark_folder import row, truths, write_cvbench, write_jsonl
 
 FILES = ("run.json", "samples.jsonl", "metrics.json", "failures.json", "report.html")
 
@@ -47,13 +53,13 @@ def lines(run: Path):
 
 def test_two_runs_write_the_same_bytes(folder, tmp_path):
     for run in ("one", "two"):
-        evaluate("cvbench", RandomLetter(3), data=folder, output=tmp_path / run, batch_size=5)
+        evaluate("cvbench", RandomChoice(3), data=folder, output=tmp_path / run, batch_size=5)
     assert files(tmp_path / "one") == files(tmp_path / "two")
 
 
 def test_batch_size_does_not_change_the_files(folder, tmp_path):
-    evaluate("cvbench", RandomLetter(3), data=folder, output=tmp_path / "one", batch_size=1)
-    evaluate("cvbench", RandomLetter(3), data=folder, output=tmp_path / "two", batch_size=100)
+    evaluate("cvbench", RandomChoice(3), data=folder, output=tmp_path / "one", batch_size=1)
+    evaluate("cvbench", RandomChoice(3), data=folder, output=tmp_path / "two", batch_size=100)
     assert files(tmp_path / "one") == files(tmp_path / "two")
 
 
@@ -61,9 +67,9 @@ CHILD = """
 import sys, time
 from pathlib import Path
 from cambrian_eval import evaluate
-from cambrian_eval.models.baselines import RandomLetter
+from cambrian_eval.models.baselines import RandomChoice
 
-class Slow(RandomLetter):
+class Slow(RandomChoice):
     def answer(self, prompts):
         print("asked", flush=True)
         time.sleep(0.05)
@@ -83,8 +89,8 @@ def test_killed_run_resumes_and_ends_with_the_bytes_of_an_uninterrupted_one(fold
         assert child.wait() == -signal.SIGKILL
     assert not (run / "metrics.json").exists()
     assert 0 < len(lines(run)) < 36
-    evaluate("cvbench", RandomLetter(3), data=folder, output=run, batch_size=4)
-    evaluate("cvbench", RandomLetter(3), data=folder, output=tmp_path / "whole", batch_size=4)
+    evaluate("cvbench", RandomChoice(3), data=folder, output=run, batch_size=4)
+    evaluate("cvbench", RandomChoice(3), data=folder, output=tmp_path / "whole", batch_size=4)
     assert files(run) == files(tmp_path / "whole")
 
 
@@ -146,13 +152,13 @@ def test_finished_run_asks_nothing_again(folder, tmp_path):
     ("change", "named"),
     [
         ({"task": "cvbench-2d"}, "task: found 'cvbench', now 'cvbench-2d'"),
-        ({"model": ConstantLetter("B")}, "model: found 'constant:A', now 'constant:B'"),
+        ({"model": ConstantReply("B")}, "model: found 'constant:A', now 'constant:B'"),
         ({"mode": "blind"}, "mode: found 'normal', now 'blind'"),
         ({"limit": 12}, "limit: found None, now 12"),
     ],
 )
 def test_folder_of_another_run_is_refused_and_the_difference_shown(folder, tmp_path, change, named):
-    call = {"task": "cvbench", "model": ConstantLetter("A"), "data": folder, "output": tmp_path}
+    call = {"task": "cvbench", "model": ConstantReply("A"), "data": folder, "output": tmp_path}
     evaluate(**call)
     before = files(tmp_path)
     with pytest.raises(RunMismatchError, match=named):
@@ -161,40 +167,40 @@ def test_folder_of_another_run_is_refused_and_the_difference_shown(folder, tmp_p
 
 
 def test_changed_data_are_another_run(folder, tmp_path):
-    evaluate("cvbench", ConstantLetter(), data=folder, output=tmp_path / "run")
+    evaluate("cvbench", ConstantReply(), data=folder, output=tmp_path / "run")
     other = write_cvbench(tmp_path / "other", per_group=5)
     with pytest.raises(RunMismatchError, match="data_sha256: found"):
-        evaluate("cvbench", ConstantLetter(), data=other, output=tmp_path / "run")
+        evaluate("cvbench", ConstantReply(), data=other, output=tmp_path / "run")
 
 
 def test_log_without_its_identity_is_refused(folder, tmp_path):
     (tmp_path / "samples.jsonl").write_text("{}\n")
     with pytest.raises(RunMismatchError, match=r"samples.jsonl without run.json"):
-        evaluate("cvbench", ConstantLetter(), data=folder, output=tmp_path)
+        evaluate("cvbench", ConstantReply(), data=folder, output=tmp_path)
 
 
 @pytest.mark.parametrize(
     "line", ["{broken", "[]", '{"id": "2d-0"}', '{"id": "2d-0", "reply": null, "truncated": false}']
 )
 def test_damaged_line_inside_the_log_is_an_error_with_its_number(folder, tmp_path, line):
-    evaluate("cvbench", ConstantLetter(), data=folder, output=tmp_path)
+    evaluate("cvbench", ConstantReply(), data=folder, output=tmp_path)
     path = tmp_path / "samples.jsonl"
     path.write_text("\n".join([line, *path.read_text().splitlines()[1:]]) + "\n")
     with pytest.raises(EvalError, match=r"samples.jsonl:1: found a line that is not an answer"):
-        evaluate("cvbench", ConstantLetter(), data=folder, output=tmp_path)
+        evaluate("cvbench", ConstantReply(), data=folder, output=tmp_path)
 
 
 def test_output_that_is_a_file_is_an_error(folder, tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(EvalError, match="found a file, expected a folder"):
-        evaluate("cvbench", ConstantLetter(), data=folder, output=tmp_path / "run")
+        evaluate("cvbench", ConstantReply(), data=folder, output=tmp_path / "run")
 
 
 @pytest.mark.parametrize("name", ["link", "link/run"])
 def test_output_that_cannot_be_made_is_an_error(folder, tmp_path, name):
     (tmp_path / "link").symlink_to(tmp_path / "nowhere" / "to" / "be" / "found")
     with pytest.raises(EvalError, match="the folder cannot be made"):
-        evaluate("cvbench", ConstantLetter(), data=folder, output=tmp_path / name)
+        evaluate("cvbench", ConstantReply(), data=folder, output=tmp_path / name)
 
 
 @pytest.mark.parametrize("change", [-1, 1])
@@ -293,7 +299,8 @@ def test_blind_models_see_the_text_and_no_picture(folder, tmp_path):
             return super().answer(prompts)
 
     evaluate("cvbench", Looking(), data=folder, output=tmp_path, mode="blind")
-    assert len(seen) == 36
+    assert len(seen) == 4  # without pictures the questions of a kind are the same request
+    assert len(lines(tmp_path)) == 36
     assert all(text.endswith("directly.") and not shown and kinds == ["text"] for text, shown, kinds in seen)
 
 
@@ -306,11 +313,11 @@ def test_shuffled_models_see_another_questions_picture(folder, tmp_path):
 
 def test_unknown_mode_is_an_error(folder, tmp_path):
     with pytest.raises(DataError, match='found mode "upside-down", expected normal, blind or shuffled'):
-        evaluate("cvbench", ConstantLetter(), data=folder, output=tmp_path, mode="upside-down")  # type: ignore[arg-type]
+        evaluate("cvbench", ConstantReply(), data=folder, output=tmp_path, mode="upside-down")  # type: ignore[arg-type]
 
 
 def test_limited_run_asks_so_many_and_says_so(folder, tmp_path):
-    result = evaluate("cvbench", ConstantLetter(), data=folder, output=tmp_path, limit=12)
+    result = evaluate("cvbench", ConstantReply(), data=folder, output=tmp_path, limit=12)
     assert result.num_answered == 12
     assert {row.name for row in result.metrics.rows if row.group == "tasks"} == {
         "Count",
@@ -324,23 +331,23 @@ def test_limited_run_asks_so_many_and_says_so(folder, tmp_path):
 def test_progress_counts_from_what_is_done_to_all(folder, tmp_path):
     calls = []
     evaluate(
-        "cvbench", ConstantLetter(), data=folder, output=tmp_path, batch_size=16, progress=lambda *c: calls.append(c)
+        "cvbench", ConstantReply(), data=folder, output=tmp_path, batch_size=16, progress=lambda *c: calls.append(c)
     )
     assert calls == [(0, 36), (16, 36), (32, 36), (36, 36)]
     calls.clear()
-    evaluate("cvbench", ConstantLetter(), data=folder, output=tmp_path, progress=lambda *c: calls.append(c))
+    evaluate("cvbench", ConstantReply(), data=folder, output=tmp_path, progress=lambda *c: calls.append(c))
     assert calls == [(36, 36)]
 
 
 def test_samples_of_a_run_can_be_replayed(folder, tmp_path):
-    first = evaluate("cvbench", RandomLetter(1), data=folder, output=tmp_path / "one").to_dict()
+    first = evaluate("cvbench", RandomChoice(1), data=folder, output=tmp_path / "one").to_dict()
     replay = load_model(f"canned:{tmp_path / 'one' / 'samples.jsonl'}")
     second = evaluate("cvbench", replay, data=folder, output=tmp_path / "two").to_dict()
     assert {**first, "model": ""} == {**second, "model": ""}
 
 
 def test_canned_model_without_a_reply_names_the_question(folder, tmp_path):
-    with pytest.raises(ModelError, match="none of them for question 2d-0"):
+    with pytest.raises(ModelError, match="0 replies are written down, none of them for question 3d-"):
         evaluate("cvbench", Canned({}), data=folder, output=tmp_path)
 
 
@@ -360,8 +367,7 @@ def test_canned_id_that_is_repeated_is_an_error_with_both_lines(tmp_path):
 
 def test_best_constant_is_what_the_best_constant_model_scores(folder, tmp_path):
     results = [
-        evaluate("cvbench", ConstantLetter(letter), data=folder, output=tmp_path / letter).to_dict()
-        for letter in "ABCD"
+        evaluate("cvbench", ConstantReply(letter), data=folder, output=tmp_path / letter).to_dict() for letter in "ABCD"
     ]
     for name in ("Count", "Relation", "Depth", "Distance"):
         best = max(result["tasks"][name]["accuracy"] for result in results)
@@ -373,17 +379,270 @@ def test_random_model_stays_near_chance_and_answers_what_is_offered(tmp_path):
     folder = write_cvbench(tmp_path / "data", per_group=60)
     result = evaluate("cvbench", load_model("random:1"), data=folder, output=tmp_path / "run").to_dict()
     assert result["parse_rate"] == 100
-    for row in result["tasks"].values():
-        deviation = 100 * math.sqrt(row["chance"] / 100 * (1 - row["chance"] / 100) / row["n"])
+    for level in result["tasks"].values():
+        deviation = 100 * math.sqrt(level["chance"] / 100 * (1 - level["chance"] / 100) / level["n"])
         # Four standard deviations: a right implementation fails once in 16,000 choices of the seed.
-        assert abs(row["accuracy"] - row["chance"]) < 4 * deviation
+        assert abs(level["accuracy"] - level["chance"]) < 4 * deviation
 
 
 def test_metrics_file_holds_hashes_and_versions_and_no_paths(folder, tmp_path):
-    evaluate("cvbench", ConstantLetter(), data=folder, output=tmp_path)
+    evaluate("cvbench", ConstantReply(), data=folder, output=tmp_path)
     text = (tmp_path / "metrics.json").read_text()
     provenance = json.loads(text)["provenance"]
     assert {"task", "task_version", "data_sha256", "prompts_sha256", "model_fingerprint"} <= set(provenance["run"])
     assert {"cambrian-eval", "scipy", "python"} <= set(provenance["versions"])
     assert str(tmp_path) not in text
     assert str(folder) not in text
+
+
+def test_longest_prompts_are_asked_first_and_the_log_is_in_the_order_of_the_data(folder, tmp_path):
+    model = Recorder()
+    evaluate("cvbench", model, data=folder, output=tmp_path, batch_size=6)
+    asked = [name for batch in model.batches for name in batch]
+    assert asked[0].startswith("3d")
+    texts = {line["id"]: line["prompt"] for line in lines(tmp_path)}
+    assert len(texts[asked[0]]) > len(texts[asked[-1]])
+    assert list(texts) == sorted(texts, key=lambda name: int(name.split("-")[1]))
+    assert sorted(asked) == sorted(texts)
+
+
+def test_equal_requests_are_asked_once_and_each_question_is_answered(tmp_path):
+    table = [row(n, "2D", "Relation", "COCO") | {"filename": "one.png", "answer": "(A)"} for n in range(6)]
+    write_jsonl(tmp_path / "test_2d.jsonl", table)
+    model = Recorder()
+    result = evaluate("cvbench-2d", model, data=tmp_path, output=tmp_path / "run", batch_size=4)
+    assert [len(batch) for batch in model.batches] == [1]
+    assert result.num_answered == len(lines(tmp_path / "run")) == 6
+    by_id = RandomChoice(1)  # may answer equal requests differently, and so is asked all of them
+    evaluate("cvbench-2d", by_id, data=tmp_path, output=tmp_path / "other")
+    assert {line["reply"] for line in lines(tmp_path / "other")} == {"A", "B"}
+
+
+def test_failure_of_a_request_is_that_of_all_its_questions(tmp_path):
+    table = [row(n, "2D", "Relation", "COCO") | {"filename": f"{n % 2}.png"} for n in range(6)]
+    write_jsonl(tmp_path / "test_2d.jsonl", table)
+
+    class Half(Recorder):
+        def answer(self, prompts):
+            return [Failure("down") if prompt.id == "2d-0" else "A" for prompt in prompts]
+
+    assert evaluate("cvbench-2d", Half(), data=tmp_path, output=tmp_path / "run").num_failed == 3
+    assert set(json.loads((tmp_path / "run" / "failures.json").read_text())) == {"2d-0", "2d-2", "2d-4"}
+
+
+class Small(Recorder):
+    """Its device holds so many prompts."""
+
+    room = 3
+
+    def answer(self, prompts):
+        if len(prompts) > self.room:
+            raise OutOfMemoryError(f"{len(prompts)} prompts do not fit")
+        return super().answer(prompts)
+
+
+def test_batch_that_does_not_fit_is_halved_and_counted_and_the_next_is_tried_whole(folder, tmp_path):
+    model = Small()
+    result = evaluate("cvbench", model, data=folder, output=tmp_path / "run", batch_size=8)
+    assert [len(batch) for batch in model.batches] == [2] * 16 + [2, 2]
+    assert result.checks["num_halved"] == 4 * 3 + 1  # four of 8, in four parts each, and one of 4
+    assert "13 times" in result.checks["warnings"][0]
+    evaluate("cvbench", Recorder(), data=folder, output=tmp_path / "whole", batch_size=8)
+    replies = [[line["reply"] for line in lines(tmp_path / run)] for run in ("run", "whole")]
+    assert replies[0] == replies[1]
+
+
+@pytest.mark.parametrize("kept", [0, 3, 9, 17])
+def test_halvings_are_counted_once_however_often_the_run_is_killed(folder, tmp_path, kept):
+    evaluate("cvbench", Small(), data=folder, output=tmp_path / "whole", batch_size=8)
+
+    class Killed(Small):
+        def answer(self, prompts):
+            if len(self.batches) == kept:
+                raise KeyboardInterrupt
+            return super().answer(prompts)
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate("cvbench", Killed(), data=folder, output=tmp_path / "killed", batch_size=8)
+    evaluate("cvbench", Small(), data=folder, output=tmp_path / "killed", batch_size=8)
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+def test_prompt_that_does_not_fit_alone_is_an_error_that_names_it(folder, tmp_path):
+    model = Small()
+    model.room = 0
+    with pytest.raises(OutOfMemoryError, match=r"question 3d-\d+ does not fit into memory even alone \(1 prompts"):
+        evaluate("cvbench", model, data=folder, output=tmp_path)
+
+
+class Ahead(Recorder):
+    """Prepares batches in another thread, and can be told to fail there."""
+
+    broken = ""
+
+    def __init__(self):
+        super().__init__()
+        self.threads = set()
+
+    def prepare(self, prompts):
+        self.threads.add(threading.current_thread().name)
+        if self.broken in [prompt.id for prompt in prompts]:
+            raise DataError(f"{self.broken}: cannot be decoded")
+        return list(prompts)
+
+    def answer_prepared(self, prepared):
+        self.threads.add(threading.current_thread().name)
+        return super().answer(prepared)
+
+
+def test_batches_are_prepared_in_a_thread_that_ends_with_the_run(folder, tmp_path):
+    model = Ahead()
+    evaluate("cvbench", model, data=folder, output=tmp_path / "ahead", batch_size=5)
+    assert len(model.threads) == 2
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prepare")]
+    evaluate("cvbench", Recorder(), data=folder, output=tmp_path / "plain", batch_size=5)
+    assert files(tmp_path / "ahead") == files(tmp_path / "plain")
+
+
+def test_error_of_the_preparing_thread_is_the_runs_and_what_was_answered_is_kept(folder, tmp_path):
+    model = Ahead()
+    model.broken = "2d-12"
+    with pytest.raises(DataError, match="2d-12: cannot be decoded"):
+        evaluate("cvbench", model, data=folder, output=tmp_path, batch_size=5)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prepare")]
+    assert len(lines(tmp_path)) == 5 * len(model.batches) > 0
+
+
+class Moody(Recorder):
+    """Says something else when it is asked several questions at once."""
+
+    def answer(self, prompts):
+        super().answer(prompts)
+        return ["B" if len(prompts) > 1 and prompt.id == "2d-3" else "A" for prompt in prompts]
+
+
+def test_verified_batches_that_agree_go_on_and_say_so(folder, tmp_path):
+    model = Recorder()
+    result = evaluate("cvbench", model, data=folder, output=tmp_path, batch_size=6, verify_batching=12)
+    assert result.checks["verify_batching"]["agreement"] == 100
+    assert result.checks["warnings"] == []
+    assert [len(batch) for batch in model.batches] == [6, 6, *[1] * 12, *[6] * 6]
+
+
+def test_verified_batches_that_differ_are_given_up_for_single_questions(folder, tmp_path):
+    model = Moody()
+    result = evaluate("cvbench", model, data=folder, output=tmp_path, batch_size=6, verify_batching=36)
+    found = result.checks["verify_batching"]
+    assert (found["n"], found["n_equal"], found["different"]) == (36, 35, ["2d-3"])
+    assert (
+        "36 prompts were asked alone and in batches of 6: 35 replies (97.2 %) were equal"
+        in result.checks["warnings"][0]
+    )
+    assert [len(batch) for batch in model.batches] == [6] * 6 + [1] * 36 + [1] * 36
+    assert {line["reply"] for line in lines(tmp_path)} == {"A"}
+    again = Moody()
+    assert evaluate("cvbench", again, data=folder, output=tmp_path, batch_size=6, verify_batching=36) == result
+    assert again.batches == []
+    with pytest.raises(RunMismatchError, match="batches of 6 were verified here, now they have 9"):
+        evaluate("cvbench", again, data=folder, output=tmp_path, batch_size=9, verify_batching=36)
+
+
+class Chooser(Recorder):
+    """Finds the second option likeliest."""
+
+    def choose(self, prompts):
+        return [Answer("B", option_scores=(-1.5, -0.25)) for _ in prompts]
+
+
+def test_letters_are_chosen_by_their_likelihood_in_a_run_of_its_own(folder, tmp_path):
+    result = evaluate("cvbench", Chooser(), data=folder, output=tmp_path, scoring="logits")
+    assert {(line["reply"], *line["option_scores"]) for line in lines(tmp_path)} == {("B", -1.5, -0.25)}
+    assert result.provenance["run"]["scoring"] == "logits"
+    with pytest.raises(RunMismatchError, match="scoring: found 'logits', now 'generate'"):
+        evaluate("cvbench", Chooser(), data=folder, output=tmp_path)
+    with pytest.raises(ModelError, match="constant:A: this model cannot say how likely an option is"):
+        evaluate("cvbench", ConstantReply(), data=folder, output=tmp_path / "other", scoring="logits")
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("form", "end"), [("direct", "directly."), ("bare", "(B) right"), ("cot", "the letter of the right option.")]
+)
+def test_prompt_forms_change_what_stands_after_the_question(folder, tmp_path, form, end):
+    result = evaluate("cvbench", Recorder(), data=folder, output=tmp_path, prompt=form)
+    shown = [line for line in lines(tmp_path) if line["task"] == "Relation"]
+    assert all(line["prompt"].endswith(end) for line in shown)
+    assert all(line["prompt"].startswith(line["question"]) for line in shown)
+    assert {line["max_new_tokens"] for line in shown} == {1024 if form == "cot" else 512}
+    assert result.provenance["run"]["prompt"] == form
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prompt": "loud"}, 'found prompt form "loud", expected direct, cot or bare'),
+        ({"scoring": "vibes"}, 'found scoring "vibes", expected generate or logits'),
+        ({"split": "train"}, 'found split of cvbench "train", expected test'),
+        ({"permute": 1}, "found permute 1, expected 0"),
+        ({"limit": 4, "ids": ["2d-0"]}, "both a limit"),
+        ({"prompt": "cot", "compat": "reference"}, "leave prompt and scoring as they are"),
+        ({"prompt": "cot", "scoring": "logits"}, "before any thought"),
+        ({"workers": 0}, "found 0 workers"),
+        ({"workers": 2}, "recorder: a model in memory cannot be shared by 2 workers"),
+        ({"batch_size": 0}, "found batch size 0"),
+    ],
+)
+def test_conditions_that_do_not_work_out_are_errors(folder, tmp_path, change, message):
+    with pytest.raises(EvalError, match=message):
+        evaluate("cvbench", Recorder(), data=folder, output=tmp_path / "run", **change)
+    assert not (tmp_path / "run").exists()
+
+
+def test_only_named_questions_are_asked(folder, tmp_path):
+    result = evaluate("cvbench", Recorder(), data=folder, output=tmp_path, ids=["3d-1440", "2d-3", "0-1"])
+    assert [line["id"] for line in lines(tmp_path)] == ["2d-0", "2d-1", "2d-3", "3d-1440"]
+    assert result.provenance["run"]["ids"] == "3d-1440,2d-3,0-1"
+
+
+def test_metrics_hold_what_was_run_with_which_versions_on_what(folder, tmp_path):
+    evaluate("cvbench", Recorder(), data=folder, output=tmp_path, limit=20, seed=4)
+    document = json.loads((tmp_path / "metrics.json").read_text())
+    run, provenance = document["provenance"]["run"], document["provenance"]
+    assert (run["limit"], run["seed"], run["split"], run["prompt"], run["permute"]) == (20, 4, "test", "direct", 0)
+    assert provenance["data"] == {"from": "folder"}
+    assert {"platform", "cpu", "model"} == set(provenance["hardware"])
+    assert (document["n"], document["n_failed"], document["complete"], document["truncation_rate"]) == (20, 0, True, 0)
+    timing = json.loads((tmp_path / "timing.json").read_text())
+    assert timing["questions"] == 20
+    assert timing["seconds"] > 0
+
+
+def secret_task(task):
+    def without_answers(folder, split):
+        return [dataclasses.replace(question, answers=()) for question in CVBENCH.questions(folder, "test")]
+
+    return dataclasses.replace(
+        task,
+        questions=without_answers,
+        score=lambda question, reply: Score(None, reply, "as it is"),
+        submission=Submission(
+            "answers.txt", lambda answers: "".join(f"{a.question.id} {a.answer.text}\n" for a in answers)
+        ),
+    )
+
+
+def test_secret_answers_give_no_score_and_the_servers_file(folder, tmp_path):
+    result = evaluate(secret_task(CVBENCH), Recorder(), data=folder, output=tmp_path / "secret")
+    assert result.metrics.summary == {"score": None, "parse_rate": 100, "n_unscored": 36}
+    assert (tmp_path / "secret" / "answers.txt").read_text().splitlines()[0] == "2d-0 A"
+    task = dataclasses.replace(secret_task(CVBENCH), questions=CVBENCH.questions, score=CVBENCH.score)
+    evaluate(task, Recorder(), data=folder, output=tmp_path / "known")
+    assert not (tmp_path / "known" / "answers.txt").exists()
+
+
+def test_ids_that_occur_twice_are_an_error(folder, tmp_path):
+    def doubled(folder, split):
+        return 2 * list(CVBENCH.questions(folder, split))
+
+    with pytest.raises(DataError, match="question id 2d-0 occurs 2 times"):
+        evaluate(dataclasses.replace(CVBENCH, questions=doubled), Recorder(), data=folder, output=tmp_path)

@@ -1,3 +1,4 @@
+import dataclasses
 from collections import Counter
 
 import pytest
@@ -6,8 +7,9 @@ from hypothesis import strategies as st
 
 from cambrian_eval import DataError
 from cambrian_eval.picture import Picture
-from cambrian_eval.selection import limit_questions, select, shuffle_pictures
+from cambrian_eval.selection import limit_questions, parse_ids, pick_questions, select, shuffle_pictures
 from cambrian_eval.types import Question
+from cambrian_eval.whole_units import SIZE
 
 
 def questions(sizes, pictures=None):
@@ -83,3 +85,58 @@ def test_limited_shuffled_run_shows_what_the_full_one_shows():
 
 def test_blind_questions_have_no_pictures():
     assert all(not q.pictures for q in select(questions([3, 3]), "blind", None, 0))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("q3", ["q3"]),
+        ("7,q3,0-1", ["q0", "q1", "q3", "q7"]),
+        ("q3\nq3, 3\n", ["q3"]),
+        ("8-99", ["q8", "q9"]),
+    ],
+)
+def test_ids_and_places_in_the_data_name_questions(text, expected):
+    assert [question.id for question in pick_questions(questions([10]), parse_ids(text))] == expected
+
+
+def test_numbers_are_ids_where_the_data_has_numbers_for_ids():
+    numbered = [dataclasses.replace(q, id=str(10 * n)) for n, q in enumerate(questions([6]))]
+    assert [question.id for question in pick_questions(numbered, ["10", "25-40"])] == ["10", "30", "40"]
+    with pytest.raises(DataError, match='"3" names none of the 6 questions'):
+        pick_questions(numbered, ["3"])
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        (["q33"], 'ids: "q33" names none of the 5 questions; did you mean "q3"'),
+        (["zebra"], "ids look like q0, q1, q2"),
+        (["7"], '"7" names none'),
+        (["3-1"], '"3-1" names none'),
+        (["²"], "names none"),
+        ([], "found no ids"),
+    ],
+)
+def test_ids_that_name_nothing_are_errors(items, message):
+    with pytest.raises(DataError, match=message):
+        pick_questions(questions([5]), items)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 9, 40])
+def test_limit_keeps_whole_what_only_counts_together(limit):
+    pairs = [
+        dataclasses.replace(question, group=f"pair{number // 2}", details={SIZE: 2})
+        for number, question in enumerate(questions([40]))
+    ]
+    chosen = limit_questions(pairs, limit, 0)
+    assert set(Counter(question.group for question in chosen).values()) == {2}
+    assert len(chosen) == max(2, limit // 2 * 2)
+
+
+def test_shuffling_leaves_questions_without_pictures_alone():
+    seeing = questions([6])
+    text_only = [dataclasses.replace(question, id=f"t{question.id}", pictures=()) for question in seeing]
+    shuffled = shuffle_pictures([*seeing, *text_only], 0)
+    assert [question.pictures for question in shuffled[6:]] == [()] * 6
+    assert all(one.pictures != two.pictures for one, two in zip(shuffled, seeing, strict=False))

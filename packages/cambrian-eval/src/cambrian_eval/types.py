@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 Mode = Literal["normal", "blind", "shuffled"]
 """What pictures the model sees: its own, none, or those of another question of the same part."""
 
+PromptForm = Literal["direct", "cot", "bare"]
+"""What stands after a question: the benchmark's format instruction, one to think first, or nothing."""
+
+Scoring = Literal["generate", "logits"]
+"""What is read: the reply that a model writes, or which of the offered letters it finds likeliest."""
+
 
 @dataclass(frozen=True)
 class Question:
@@ -157,6 +163,8 @@ class Result:
         num_failed: Questions without an answer; the result is complete only when this is 0.
         output: The run's folder.
         provenance: Identity of the run, versions and hashes.
+        checks: What a reader has to know beside the scores, plain JSON: rate of truncated replies, halved batches,
+            agreement of batches with single prompts, warnings.
     """
 
     task: str
@@ -168,6 +176,7 @@ class Result:
     num_failed: int
     output: Path
     provenance: dict[str, Any] = field(default_factory=dict)
+    checks: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON: the metrics at the top level, then what was run. Accuracies and rates are percent."""
@@ -180,4 +189,5 @@ class Result:
             "n": self.num_answered,
             "n_failed": self.num_failed,
             "complete": self.num_failed == 0,
+            **self.checks,
         }
