@@ -11,12 +11,18 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cambrian_cli.commands import ask, cvbench, data, encoders, recipes, train
+from cambrian_cli.commands import analysis, ask, cvbench, data, encoders, recipes, tasks, train
+from cambrian_cli.commands.check_model import check_model
+from cambrian_cli.commands.compare import compare
 from cambrian_cli.commands.convert import convert
 from cambrian_cli.commands.eval import evaluate
 from cambrian_cli.commands.export import export
+from cambrian_cli.commands.export_predictions import export_predictions
 from cambrian_cli.commands.inspect import inspect
+from cambrian_cli.commands.report import report
+from cambrian_cli.commands.rescore import rescore
 from cambrian_cli.commands.tiny_parts import tiny_parts
+from cambrian_cli.quick import QUICK
 
 EXIT_STATUSES = (
     "Exit status: 0 done, 1 a defect of this program (with its traceback), 2 an input or a machine that does not "
@@ -53,21 +59,28 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], **QUICK},
 )
 app.command(epilog=EXIT_STATUSES)(train.train)
 app.command(epilog=EXIT_STATUSES)(train.pretrain)
 app.command(epilog=EXIT_STATUSES)(train.finetune)
 app.command(epilog=EXIT_STATUSES)(ask.ask)
 app.command("eval", epilog=EXIT_STATUSES)(evaluate)
+app.command("check-model", epilog=EXIT_STATUSES)(check_model)
+app.command(epilog=EXIT_STATUSES)(compare)
 app.command(epilog=EXIT_STATUSES)(convert)
 app.command(epilog=EXIT_STATUSES)(export)
+app.command("export-predictions", epilog=EXIT_STATUSES)(export_predictions)
 app.command(epilog=EXIT_STATUSES)(inspect)
+app.command(epilog=EXIT_STATUSES)(report)
+app.command(epilog=EXIT_STATUSES)(rescore)
 app.command("tiny-parts", epilog=EXIT_STATUSES)(tiny_parts)
 app.add_typer(encoders.app)
 app.add_typer(recipes.app)
 app.add_typer(data.app)
 app.add_typer(cvbench.app)
+app.add_typer(analysis.app)
+app.add_typer(tasks.app)
 
 
 def _print_version(wanted: bool) -> None:
