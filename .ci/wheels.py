@@ -19,8 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Runs inside the fresh environment: every module of the package imports, and nothing unwanted is there.
 PROBE = """
-import importlib, importlib.resources, importlib.util, pkgutil, sys
-name, unwanted, needs_extra, files = (sys.argv[1], *(argument.split() for argument in sys.argv[2:]))
+import importlib, importlib.metadata, importlib.resources, importlib.util, pkgutil, sys
+name, most = sys.argv[1], int(sys.argv[2])
+unwanted, needs_extra, files = (argument.split() for argument in sys.argv[3:])
 package = importlib.import_module(name)
 assert "site-packages" in package.__file__, f"{name} came from {package.__file__}, not from its wheel"
 names = [module.name for module in pkgutil.walk_packages(package.__path__, f"{name}.", onerror=lambda name: None)]
@@ -31,16 +32,26 @@ present = [item for item in unwanted if importlib.util.find_spec(item)]
 assert not present, f"installing {name} alone brought {present}"
 lost = [file for file in files if not importlib.resources.files(package).joinpath(file).is_file()]
 assert not lost, f"the wheel of {name} lacks {lost}"
-print(f"{name}: {len(names) + 1} modules imported")
+installed = len(list(importlib.metadata.distributions()))
+assert installed <= most, f"installing {name} alone brought {installed} packages, at most {most} may come"
+print(f"{name}: {len(names) + 1} modules imported, {installed} packages installed")
 """
 
 
 class Check(NamedTuple):
-    """What must not come with a package, which modules need an extra and are not imported, which files it must hold."""
+    """What is expected of one package when it is installed alone.
+
+    Attributes:
+        unwanted: Packages that must not come with it.
+        needs_extra: Modules that need an extra and are not imported.
+        files: Files that it must hold.
+        most_packages: How many packages may be installed, itself counted.
+    """
 
     unwanted: str = ""
     needs_extra: str = ""
     files: str = ""
+    most_packages: int = 1000
 
 
 TINY = " ".join(f"recipes/tiny/{part}/model.safetensors" for part in ("language_model", "convnext", "vit"))
@@ -48,7 +59,12 @@ TINY = " ".join(f"recipes/tiny/{part}/model.safetensors" for part in ("language_
 
 CHECKS = {
     "cambrian-data": Check(unwanted="torch transformers cambrian_model cambrian_eval cambrian_cli"),
-    "cambrian-eval": Check(unwanted="torch transformers cambrian_model cambrian_data cambrian_cli"),
+    "cambrian-eval": Check(
+        unwanted="torch transformers cambrian_model cambrian_data cambrian_cli",
+        needs_extra="cambrian_eval.bridges.lmms_eval_model",  # needs lmms-eval itself
+        files="listing.json analysis/data/backbones.csv analysis/data/final_models.csv",
+        most_packages=40,
+    ),
     "cambrian-model": Check(
         unwanted="accelerate cambrian_data cambrian_eval",
         needs_extra="cambrian_model.training",
@@ -85,7 +101,10 @@ def check(package: str, wheels: Path, environment: Path) -> None:
     call("uv", "venv", "--quiet", "--python", sys.executable, str(environment))
     call("uv", "pip", "install", "--quiet", "--python", str(python), "--find-links", str(wheels), str(wheel))
     name, expected = package.replace("-", "_"), CHECKS[package]
-    call(str(python), "-I", "-c", PROBE, name, expected.unwanted, expected.needs_extra, expected.files)
+    call(
+        *(str(python), "-I", "-c", PROBE, name, str(expected.most_packages)),
+        *(expected.unwanted, expected.needs_extra, expected.files),
+    )
     shutil.rmtree(environment)
 
 
