@@ -57,6 +57,15 @@ def test_tables_print_text_as_it_is(capsys):
     assert "[bold]x[/bold]" in capsys.readouterr().out
 
 
+def test_texts_from_outside_cannot_drive_the_terminal(capsys):
+    with output.report() as out:
+        out.line("a\x1b[2Jb\x9bc\td")
+        out.table("t\x1b]0;x\x07", ["name"], [["\x1b[31mred"]])
+    shown = capsys.readouterr().out
+    assert shown.startswith("a\\x1b[2Jb\\x9bc\td\n")
+    assert not {"\x1b", "\x9b", "\x07"} & set(shown)
+
+
 class Clock:
     now = 0.0
 

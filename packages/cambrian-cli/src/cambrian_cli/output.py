@@ -19,6 +19,8 @@ import typer
 QUIET_SECONDS = 2.0  # shorter work is not worth a line
 FILE_COLUMNS = 200  # a table in a file or a pipe need not break its lines
 PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
+# A name or a reply from outside must not move the cursor, colour the terminal or set its title.
+CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
 
 
 class Advance(Protocol):
@@ -43,16 +45,16 @@ class Report:
 
     def line(self, text: str = "") -> None:
         """Prints one line for people."""
-        typer.echo(text, file=self._people)
+        typer.echo(text.translate(CONTROLS), file=self._people)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Prints a table for people."""
         from rich.console import Console
         from rich.table import Table
 
-        table = Table(*columns, title=title, title_justify="left")
+        table = Table(*columns, title=title.translate(CONTROLS), title_justify="left")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*(cell.translate(CONTROLS) for cell in row))
         console = Console(file=self._people, markup=False)
         if not console.is_terminal:
             console.width = FILE_COLUMNS  # rich takes 80 where nobody says
