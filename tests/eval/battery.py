@@ -985,6 +985,37 @@ THIRD_NUMBER = _rows(
     ("chinese", "\u4e00\u517112\u4e2a", "12\u4e2a", 1),
     answer_type="integer",
 )
+FOURTH_DOG = _rows(
+    "yes_no",
+    "Is there a dog in the image?",
+    ("yes",),
+    ("refusing", "No, I cannot see the image.", None, 0),
+    ("refusing", "No, I am unable to view images.", None, 0),
+    ("refusing", "No, I don't have access to the image.", None, 0),
+    ("refusing", "Yes, I can help with that! Please upload the image.", None, 0),
+    ("refusing", "Yes, please provide the image.", None, 0),
+    ("verbose", "No, I cannot see any dog in the image.", "no", 0),
+    ("verbose", "Yes, I can see a dog in the image.", "yes", 1),
+    ("verbose", "Yes to cats, no to dogs.", None, 0),
+    ("verbose", "There is a dog in the image? I don't see it.", None, 0),
+)
+FOURTH_NUMBER = _rows(
+    "number",
+    "How many apples are there?",
+    ("12",),
+    ("terse", "12 is wrong", None, 0),
+    ("terse", "12 hundred", None, 0),
+    ("terse", "12²", None, 0),
+    ("terse", "Let x = 12", None, 0),
+    ("terse", "12 degrees below zero", None, 0),
+    ("terse", "1\u00bd", None, 0),
+    ("verbose", "The answer is 12? No.", None, 0),
+    ("verbose", "The answer cannot be 12", None, 0),
+    ("verbose", "Suppose it is 12.", None, 0),
+    ("verbose", "If x = 5 then y = 12", None, 0),
+    ("verbose", "x = 12", "12", 1),
+    answer_type="integer",
+)
 SECRET = (
     Row("anls", Question("q", "What?", (), (), (), "", "", ""), "terse", "anything", "anything", None),
     Row("letters", Question("q", "What?", SIDES, (), (), "", "", ""), "terse", "B", "B", None),
@@ -1037,5 +1068,7 @@ BATTERY: tuple[Row, ...] = (
     *THIRD_DOG,
     *ALGEBRA,
     *THIRD_NUMBER,
+    *FOURTH_DOG,
+    *FOURTH_NUMBER,
     *SECRET,
 )

@@ -112,6 +112,10 @@ def test_headlines_are_read_from_results():
     assert own["cvbench-2d"].score == 64.0
 
 
+def test_another_tools_result_without_parts_has_its_headline_alone():
+    assert list(headlines([result("cvbench", score=70.0)])) == ["cvbench"]
+
+
 @pytest.mark.parametrize(
     ("documents", "message"),
     [

@@ -158,7 +158,7 @@ def headlines(documents: Iterable[Mapping[str, Any]]) -> dict[str, Level]:
             raise DataError(f"found two results of {task}; an average needs one of each task.")
         asked = now
         found[task] = _headline(document, "score")
-        if task == "cvbench":
+        if task == "cvbench" and "score_2d" in document["scores"]:  # another tool's metrics have no parts
             parts = {f"cvbench-{part}": _headline(document, f"score_{part}") for part in ("2d", "3d")}
     return {**parts, **found}
 

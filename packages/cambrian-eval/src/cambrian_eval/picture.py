@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _READ_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, EOFError, LookupError, struct.error, zlib.error)
 """What Pillow's readers raise for a damaged file."""
 
+_LONGEST_SHOWN = 200
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -73,6 +75,14 @@ class Picture:
             raise DataError(f"{self.name}: cannot be decoded as a picture ({error}). Replace the file.") from error
 
 
+def is_file(path: Path) -> bool:
+    """Whether a file is there; of a name that is too long for any, none is."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 class Album:
     """The pictures of one data set: equal ones share their bytes, and a file's is read and hashed once.
 
@@ -105,9 +115,10 @@ class Album:
         if not name or "\0" in name or inside.is_absolute() or windows.anchor or ".." in windows.parts or "\\" in name:
             raise DataError(f"{place}: found picture {name!r}, expected bytes or a path inside the data's folder.")
         for file in (self.folder / inside, self.folder / "img" / inside):
-            if file.is_file():
+            if is_file(file):
                 return self._check_confined(file, name, place)
-        raise DataError(f"{place}: picture {name} is missing in {self.folder}; expected it there or under img.")
+        shown = name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}..."
+        raise DataError(f"{place}: picture {shown} is missing in {self.folder}; expected it there or under img.")
 
     def _check_confined(self, file: Path, name: str, place: str) -> Path:
         """A hub snapshot is a folder of links into the same repository's blobs; no other link leads out."""

@@ -49,7 +49,7 @@ _CHOOSING = re.compile(
     r"|\b(?:choose|chose|pick|picked|select|selected|go(?:ing)?\s+(?:with|for)|went\s+with|opt\s+for|vote\s+for|guess"
     r"|say|settle\s+on|answer\s+with|respond\s+with|conclude|corresponds\s+to|matches)(?=[\s:])"
     r"|\banswer(?=\s+\(?[A-Z]\b)"
-    r"|(?<![不没别非])(?:答案|正确选项|应选|应该选|故选|选择|选)(?:应该是|应为|是|为)?[:\s]*",
+    r"|(?<![不没别非])(?:答案|正确(?:的)?选项|正确的(?=是|为)|应该?选择?|故选择?|选择|选)(?:应该是|应为|是|为)?[:\s]*",
     re.IGNORECASE,
 )
 _CONFIRMATION = re.compile(
@@ -67,11 +67,15 @@ _CONFIRMATION = re.compile(
 )
 _NEGATION = re.compile(
     r"n't\b|\b(?:not|never|neither|nor|cannot|wrong|incorrect|false|doubt|unsure|unlikely|either|another|other"
-    r"|possible|could|might|may|or|refuse|avoid|exclude|worst|least|previous)\b",
+    r"|possible|could|might|may|or|refuse|avoid|exclude|worst|least|previous|example|sample)\b",
     re.IGNORECASE,
 )
+# "我不会选", "没有选"; but not "不难看出选".
+_CHINESE_NEGATION = re.compile(r"(?:不(?![难仅但用过同])|没|别|未|勿|并非)[\u4e00-\u9fff]{0,3}\Z")
 _SECOND_OF_TWO = re.compile(r"\b[A-Z]\)?\s*(?:and|or|nor|[/&,])\s*\(?\Z")
-_CONDITION = re.compile(r"\b(?:if|unless|otherwise|whether|suppose|assuming|depends)\b", re.IGNORECASE)
+_CONDITION = re.compile(
+    r"\b(?:if|unless|otherwise|whether|suppose|assuming|depends)\b|如果|假如|要是|倘若|除非|否则|取决于", re.IGNORECASE
+)
 _CLAUSE_BREAK = re.compile(r"[,;:()]|\b(?:but|so|therefore|thus|hence|then|because|and)\b", re.IGNORECASE)
 SENTENCE_BREAK = re.compile(r"[.!?](?=\s)|[\n。]")
 
@@ -124,4 +128,5 @@ def is_rejected(text: str, start: int) -> bool:
     """Whether the words before a declaration, in its sentence, deny it or make it depend on something."""
     before = SENTENCE_BREAK.split(text[max(0, start - REACH) : start])[-1]
     clause = _CLAUSE_BREAK.split(before)[-1]
-    return bool(_CONDITION.search(before) or _NEGATION.search(clause) or _SECOND_OF_TWO.search(before))
+    denied = _NEGATION.search(clause) or _CHINESE_NEGATION.search(clause)
+    return bool(_CONDITION.search(before) or denied or _SECOND_OF_TWO.search(before))

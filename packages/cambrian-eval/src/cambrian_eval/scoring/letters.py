@@ -14,8 +14,9 @@ from string import ascii_uppercase
 from cambrian_eval.errors import DataError
 from cambrian_eval.scoring.abstention import AbstainError
 from cambrian_eval.scoring.declarations import FAR, REACH, SENTENCE_BREAK, Declaration, find_declarations
-from cambrian_eval.scoring.opening_letter import NO_WORD, read_letter
-from cambrian_eval.scoring.option_text import equal_option, mentioned_option
+from cambrian_eval.scoring.opening_letter import NO_WORD, read_label, read_letter
+from cambrian_eval.scoring.option_text import equal_option, mentioned_option, words_of
+from cambrian_eval.scoring.refusals import is_off_question, is_refusal
 from cambrian_eval.scoring.unwrapping import unwrap
 from cambrian_eval.types import Question, Score
 
@@ -58,7 +59,7 @@ def extract_letter(reply: str, choices: Sequence[str]) -> Extraction:
         for name, rule in _RULES:
             letter = rule(view)
             if letter is not None:
-                _check_not_taken_back(letter, text[-FAR:])
+                _check_not_taken_back(letter, text[-FAR:], choices)
                 return _offered(letter, name, choices)
     except AbstainError as reason:
         return Extraction(None, f"abstain: {reason}")
@@ -101,19 +102,41 @@ _CORRECTION = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-_RETRACTION = re.compile(r"[.!]\s*(?:no|(?:that's|that\s+is)\s+(?:wrong|incorrect|not\s+\w+))\W*\Z", re.IGNORECASE)
+_TEXT_CORRECTION = re.compile(
+    r"(?:\.\.+|[.,;!?\u2014-])\s*(?:no|wait|actually|hmm+|sorry|oops|correction|scratch\s+that)\b[\s,.:;!\u2014-]*"
+    r"(?:(?:no|wait|actually|sorry)\b[\s,.:;!-]*){0,3}(?P<said>[^.!?\n\u3002]{1,240})",
+    re.IGNORECASE,
+)
+_RETRACTION = re.compile(r"[.!]\s*(no|(?:that's|that\s+is)\s+(?:wrong|incorrect|not\s+\w+))\W*\Z", re.IGNORECASE)
 
 
-def _check_not_taken_back(letter: str, text: str) -> None:
+def _check_not_taken_back(letter: str, text: str, choices: Sequence[str]) -> None:
     """A letter that was read must not be corrected or withdrawn later on: "B... no wait, C", "A (or B)", "A. No."."""
-    if _RETRACTION.search(text):
+    own = choices[ascii_uppercase.index(letter)] if letter in ascii_uppercase[: len(choices)] else ""
+    retraction = _RETRACTION.search(text)
+    if retraction and words_of(retraction[1]) != words_of(own):  # "B. No" names an option that is called "No"
         raise AbstainError("letter taken back")
+    _check_text_not_corrected(letter, own, text, choices)
     corrections = list(_CORRECTION.finditer(text))
     if not corrections or corrections[-1][1] == letter:
         return
     said_again = re.search(rf"\b{letter}\b", text[corrections[-1].end() :])
     if not said_again:
         raise AbstainError("two letters")
+
+
+def _check_text_not_corrected(letter: str, own: str, text: str, choices: Sequence[str]) -> None:
+    """Nor may another option's text follow: "D, cow... no, horse"; unless the letter or its own text comes again."""
+    corrections = list(_TEXT_CORRECTION.finditer(text))
+    if not corrections:
+        return
+    last = corrections[-1]
+    named = mentioned_option(last["said"], choices, declared=True)
+    if named is None or ascii_uppercase[named] == letter:
+        return
+    rest = text[last.start("said") :]
+    if not re.search(rf"\b{letter}\b", rest) and (not own or own.casefold() not in rest.casefold()):
+        raise AbstainError("letter taken back")
 
 
 _LABELS = re.compile(
@@ -129,7 +152,10 @@ def _bare_letter(reply: _Reply) -> str | None:
     """Nothing but one letter, however bracketed or labelled; said a few times, but not over and over."""
     if len(reply.text) > REACH or _SOLE_SYMBOLS.search(reply.text):
         return None
-    letters = _TOKEN.findall(_LABELS.sub(" ", reply.text))
+    bare = _LABELS.sub(" ", reply.text)
+    letters = _TOKEN.findall(bare)
+    if len(letters) > 1 and read_label(bare.strip(), reply.choices):
+        return None  # "B. C", where C is the text of option B
     if not letters or not all(len(token) == 1 and token.upper() in ascii_uppercase for token in letters):
         return None
     if len({letter.upper() for letter in letters}) > 1:
@@ -142,7 +168,9 @@ def _bare_letter(reply: _Reply) -> str | None:
 def _option_text(reply: _Reply) -> str | None:
     """The whole reply spells one option."""
     index = equal_option(reply.text, reply.choices) if len(reply.text) <= 10 * REACH else None
-    return None if index is None else ascii_uppercase[index]
+    if index is None or (reply.text.endswith("?") and not reply.choices[index].rstrip().endswith("?")):
+        return None
+    return ascii_uppercase[index]
 
 
 def _declared(rule: str) -> Callable[[_Reply], str | None]:
@@ -182,8 +210,8 @@ def _marked_letters(text: str) -> set[str]:
 def _leading_letter(reply: _Reply) -> str | None:
     """A letter with a delimiter, its option's text or a reason, before the rest of the reply."""
     letter = read_letter(reply.text, reply.choices)
-    if letter is None:
-        return None
+    if letter is None or letter == read_label(reply.text, reply.choices):
+        return letter
     if _marked_letters(reply.text) - {letter}:
         raise AbstainError("two letters")
     return letter
@@ -218,7 +246,7 @@ _BRACKETED = re.compile(r"\(([A-Z])\)")
 _DOUBT = re.compile(
     r"n't\b|\b(?:not|no|never|neither|nor|cannot|or|if|unless|whether|than|except|unlike|farther|further|behind"
     r"|away|could|might|may|wrong|incorrect|between|far(?!\s+(?:left|right))"
-    r"|anything|everything|figure|fig|panel|appendix)\b|\?",
+    r"|anything|everything|figure|fig|panel|appendix|section|chapter|page)\b|\?",
     re.IGNORECASE,
 )
 
@@ -237,6 +265,26 @@ def _bracketed_letter(reply: _Reply) -> str | None:
     if named is not None and ascii_uppercase[named] != last[1]:
         raise AbstainError("letter and text disagree")
     return last[1]
+
+
+_YES_OR_NO = re.compile(r"(?P<word>yes|no)\s?[,.;:!](?=\s+[^\W\d])(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
+_SECOND_THOUGHT = re.compile(r"\b(?:wait|actually|sorry|hmm+|but|however|though|maybe|perhaps|might)\b", re.IGNORECASE)
+
+
+def _yes_or_no(reply: _Reply) -> str | None:
+    """An option called "Yes" or "No" with a sentence that explains it: "No, the picture does not show this."."""
+    match = _YES_OR_NO.match(reply.text)
+    if match is None or reply.declares_in_vain or len(reply.text) > REACH:
+        return None
+    word, rest = match["word"].casefold(), match["rest"]
+    other = {"yes": "no", "no": "yes"}[word]
+    index = equal_option(word, reply.choices)
+    named = [choice for choice in reply.choices if words_of(choice) != [word] and words_of(choice)]
+    others = any(re.search(rf"(?<!\w){re.escape(choice)}(?!\w)", rest, re.IGNORECASE) for choice in named)
+    doubtful = others or re.search(rf"\b{other}\b|\?", rest, re.IGNORECASE) or _SECOND_THOUGHT.search(rest)
+    if index is None or doubtful or _marked_letters(rest) or is_off_question(rest) or is_refusal(rest.lstrip(" ,.;:!")):
+        return None
+    return ascii_uppercase[index]
 
 
 _CONCLUDED = re.compile(r"\b(?:so|thus|therefore|hence)[\s,:]+\(?([A-Z])\)?\Z")
@@ -265,5 +313,6 @@ _RULES: tuple[tuple[str, Callable[[_Reply], str | None]], ...] = (
     ("leading letter", _leading_letter),
     ("closing letter", _closing_letter),
     ("bracketed letter", _bracketed_letter),
+    ("yes or no", _yes_or_no),
     ("option mentioned", _option_mentioned),
 )

@@ -159,17 +159,19 @@ _OPENING_NUMBER = re.compile(
 _YEAR = re.compile(rf"\s*(?:in\s+|the\s+|year\s+)+(?P<value>{NUMBER})\s*", re.IGNORECASE)
 _DOUBT = re.compile(
     r"""
-    n't\b | \b(?: not | or | nor | either | at\s+least | at\s+most | up\s+to | if | unless | might | may
-      | maybe | perhaps | could | possibly | except | wrong | incorrect | dozens? | hundreds | thousands )\b
+    n't\b | \b(?: cannot | let | suppose | assume | assuming )\b
+    | \b(?: not | or | nor | either | at\s+least | at\s+most | up\s+to | if | unless | might | may
+      | maybe | perhaps | could | possibly | except | wrong | incorrect | dozens? | hundreds? | thousands )\b
     | \b(?: than | over | under ) \s+ \$? \d | \d \s? - \s? \d | \d \s+ to \s+ \d | \?
     # A formula that is not worked out: "3 + x", "12 - x", "2 squared".
     | [+*\u00d7\u00f7\u221a\u03c0\u00b1] | \d\s*\^ | \d \s* - \s* [a-z] \b
-    | \b(?: plus | minus | divided | multiplied | squared | cubed )\b
+    | \bbelow\s+zero\b | \b(?: plus | minus | divided | multiplied | squared | cubed )\b
     """,
     re.IGNORECASE | re.VERBOSE,
 )
 _UNFINISHED = 12
 _NEXT_EQUATION = re.compile(r"=[^=]*(?:[,;](?!\d{3})|\b(?:and|or)\b)|\bnot\b|n't\b|\n", re.IGNORECASE)
+_ASSUMED = re.compile(r"\s*(?:if|let|suppose|assume|assuming|given|when)\b", re.IGNORECASE)
 _CLOSING = re.compile(
     r"(?:\A|[.!?\u3002]\s+|\n)\s*(?:so|therefore|thus|hence|in\s+total|in\s+conclusion|overall|finally|altogether)\b"
     r"[\s,]*(?P<said>[^\n.!?]*(?:\.\d[^\n.!?]*)*)[.!]\s*\Z",
@@ -220,7 +222,7 @@ def _stated(text: str) -> str:
 def _result(text: str) -> str | None:
     """The right-hand side of the only equation: "25 - 12.5 = 12.5"; a chain of them counts as one."""
     left, sign, right = text.rpartition("=")
-    if not sign or _NEXT_EQUATION.search(left) or parse_quantity(right) is None:
+    if not sign or _ASSUMED.match(left) or _NEXT_EQUATION.search(left) or parse_quantity(right) is None:
         return None
     return right.strip()
 

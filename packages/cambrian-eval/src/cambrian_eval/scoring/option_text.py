@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from cambrian_eval.scoring.abstention import AbstainError
@@ -22,7 +23,8 @@ _CONTRARY = re.compile(
     r"n't\b|\b(?:not|no|none|never|neither|nor|cannot|or|either|if|unless|whether|than|except|instead|unlike|without"
     r"|unclear|unsure|wrong|incorrect|false|behind|away|farther|further|farthest|furthest|distant|least|more|less"
     r"|fewer|about|around|approximately|almost|might|maybe|perhaps|could|between|far(?!\s+(?:left|right))|background"
-    r"|back|missing|hidden|hundred|thousand|dozen|one\s+of|\d+\s+(?:m|cm|km|ft|feet|met(?:er|re)s?))\b|\?",
+    r"|back|missing|hidden|hundred|thousand|dozen|opposite|thought|ruled\s+out|used\s+to"
+    r"|(?:anything|everything)\s+but|one\s+of|\d+\s+(?:m|cm|km|ft|feet|met(?:er|re)s?))\b|\?",
     re.IGNORECASE,
 )
 # "right", "left", "above" and "below" as other words than those of a place.
@@ -37,6 +39,9 @@ _NO_PLACE = re.compile(
         | explained )\s+(?:above|below)\b
     | \b(?:above|below)\s+(?: is | are | image | picture | photo )\b
     | \bexplanation\b
+    | \bthe\s+right\s+to\s+(?!the\b|its\b|your\b)\w
+    | \b(?: he | she | they | you )(?: \s+(?:is|are) | 's | 're )\s+right\b(?!\s*(?:of|-|hand|side))
+    | \b(?: he | she | they | who | man | woman | person | people | boy | girl )\s+left\b(?!\s+(?:of|side|hand))
     | \b(?: has | have | had | nothing | anything | what's | what\s+is )\s+left\b
     """,
     re.IGNORECASE | re.VERBOSE,
@@ -46,6 +51,8 @@ _COUNTED = re.compile(
     r"\s+(?:\w+\s+)?\Z",
     re.IGNORECASE,
 )
+# "cat-like" is no cat and "orange-red" no red; "right-hand" is right.
+_COMPOUND = r"(?<=[^\W\d_]-){0}\b|\b{1}-(?!hand|side|most)[^\W\d_]"
 _MENTION_WORDS = 30
 _NUMBER_AND_NOUN = 3
 
@@ -71,10 +78,20 @@ def equal_option(text: str, choices: Sequence[str]) -> int | None:
     return equal[0] if equal else None
 
 
-def starts_with_option(text: str, choice: str) -> bool:
-    """Whether `text` begins with the option's words."""
+def after_option(text: str, choice: str) -> str | None:
+    """What follows the option's words in a text that begins with them; None if it begins with something else."""
     wanted = _bare_words(choice)
-    return bool(wanted) and _bare_words(text)[: len(wanted)] == wanted
+    article = len(words_of(text)) - len(_bare_words(text))
+    words = list(islice(_WORD.finditer(text), article + len(wanted)))
+    said = [words_of(word[0]) for word in words[article:]]
+    return text[words[-1].end() :] if wanted and said == [[word] for word in wanted] else None
+
+
+def takes_article(choice: str) -> bool:
+    """Whether "a" before the option's text may be an article: "a cat", but not "a left", "a 3" or "a the cat"."""
+    words = words_of(choice)
+    article = bool(_ARTICLE.match(choice)) and len(words) > 1
+    return bool(words) and not article and words[0].isalpha() and words[0] not in _NEVER_AFTER_A
 
 
 def mentioned_option(text: str, choices: Sequence[str], *, declared: bool = False) -> int | None:
@@ -99,6 +116,8 @@ def mentioned_option(text: str, choices: Sequence[str], *, declared: bool = Fals
 def _is_fair_mention(text: str, choice: str, *, declared: bool) -> bool:
     bare = _bare_words(choice)
     if len(bare) == 1 and len(bare[0]) == 1 and bare[0].isalpha():
+        return False
+    if bare and re.search(_COMPOUND.format(re.escape(bare[0]), re.escape(bare[-1])), text, re.IGNORECASE):
         return False
     if not any(word.lstrip("-").replace(".", "").isdigit() for word in bare):
         return True

@@ -97,7 +97,7 @@ _CURRENCY = re.compile(
 )
 # Words behind a number that are no unit: they go on counting ("twenty five", "2 dozen") or name another answer.
 _NO_UNIT = (
-    r"or|and|not|to|of|out|nor|versus|vs|than|point|plus|minus|times|half|squared|cubed|pi|\u03c0|[xyzi]|per\s+cent"
+    r"or|and|not|is|are|was|were|isn't|cannot|can't|to|of|out|nor|versus|vs|than|point|plus|minus|times|half|squared|cubed|pi|\u03c0|[xyzi]|per\s+cent"
     r"|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundreds?|thousands?|millions?|billions?|dozens?"
     r"|thirds?|quarters?|fourths?|fifths?|tenths?|" + "|".join(_WORDS)
 )

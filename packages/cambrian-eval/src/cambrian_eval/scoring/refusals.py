@@ -37,6 +37,25 @@ _INSIDE = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 
+# "No, I cannot see the image" and "Yes, I can help with that! Please upload it" answer another question.
+_OFF_QUESTION = re.compile(
+    r"""
+    [\s,.!:;-]* (?:but\s+)? (?:
+        i \s* (?: can't | cannot | can\s+not | am\s+(?:unable|not\s+able)\s+to | 'm\s+(?:unable|not\s+able)\s+to
+            | do\s+not | don't ) \s+ (?:actually\s+|directly\s+)?
+          (?: see | view | access | open | load | process | analy[sz]e | interpret | have\s+access\s+to
+            | have\s+the\s+ability\s+to\s+(?:see|view) ) \s+
+          (?: (?:the|this|that|any|an|your) \s+ )? (?: (?:actual|attached|uploaded|provided) \s+ )?
+          (?: images? | pictures? | photos? | visual\s+content | attachments? )
+          (?: \s*(?:[.,;!]|\Z) | \s+(?:you|directly|so|but|and)\b )
+      | i \s+ (?: can | would\s+be\s+(?:happy|glad)\s+to | will ) \s+
+          (?: help | assist | analy[sz]e | describe | look\s+at | take\s+a\s+look )\b
+      | (?: please \s+ | could\s+you \s+ (?:please\s+)? ) (?: provide | upload | share | send | attach )\b
+    )
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+
 
 def is_refusal(text: str) -> bool:
     """Whether a text declines to answer in its first sentences."""
@@ -46,3 +65,8 @@ def is_refusal(text: str) -> bool:
 def opens_with_refusal(text: str) -> bool:
     """Whether a text begins by declining. For copied text, which may speak of what "cannot be determined"."""
     return bool(_OPENING.match(text[:_START]))
+
+
+def is_off_question(rest: str) -> bool:
+    """Whether what follows a "yes" or "no" says that it answers no question about the picture."""
+    return bool(_OFF_QUESTION.match(rest))

@@ -63,6 +63,8 @@ _ABBREVIATIONS = (
     ),
     *("No", "Nr", "Vol", "Fig", "pp", "p", "ed", "Mt", "Ft", "Ave", "Rd", "Blvd", "vs", "approx", "etc"),
 )
+# "The answer is Nokia? No."; an answer may itself end in a question mark.
+_ASKED_AND_DENIED = re.compile(r"\?\s+(?:no|not|wrong|hmm+|maybe|perhaps|but)\b", re.IGNORECASE)
 # "The answer is clearly visible in the image" announces none.
 _NO_ANSWER = re.compile(
     r"(?:in|on|from|within)\s+(?:the|this|your)\s+(?:image|picture|photo|question|text|chart|document|table|figure)\b"
@@ -163,13 +165,15 @@ def _declared_from_the_end(text: str) -> Iterator[str | None]:
         yield None if rejected else _declared_text(text[cue.end() : cue.end() + 2 * REACH])
 
 
-def _declared_text(following: str) -> str:
+def _declared_text(following: str) -> str | None:
     text = following.lstrip(" \t\n:*=")
     text = _HEDGE.sub("", text, count=1) if _HEDGE.match(text) else text
     quoted = re.match(r"\"([^\"\n]+)\"", text)
     if quoted:
         return quoted[1].strip()
     sentence = SENTENCE_END.split(text + "\n", maxsplit=1)[0]
+    if _ASKED_AND_DENIED.match(text, len(sentence)):
+        return None
     return strip_marks(without_reason(sentence))
 
 

@@ -23,7 +23,8 @@ _THOUGHT_START = re.compile(
     r"<think(?:ing)?>|\u25c1think\u25b7|\[THINK\]|<\|begin_of_thought\|>|<reasoning>", re.IGNORECASE
 )
 _ANSWER_TAG = re.compile(
-    r"(?:<answer>|<\|begin_of_box\|>)(.*?)(?:</answer>|<\|end_of_box\|>|\Z)", re.IGNORECASE | re.DOTALL
+    r"(?:<answer>|<conclusion>|<\|begin_of_box\|>)(.*?)(?:</answer>|</conclusion>|<\|end_of_box\|>|\Z)",
+    re.IGNORECASE | re.DOTALL,
 )
 _ALTERNATIVES = re.compile(
     r"(?:\}|</answer>)\$?[^\n\\{}<]{0,40}?\b(?:or|and)\b[^\n\\{}<]{0,40}?(?:\\boxed|<answer>)", re.IGNORECASE
@@ -35,6 +36,8 @@ _MARKUP = re.compile(
 )
 
 
+_EXPONENT = re.compile(r"(?<=\d)([\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+)")
+_FRACTION_SIGN = re.compile(r"(?<=\d)(?=[\u00bc-\u00be\u2150-\u215e])")
 _TEX_ESCAPE = re.compile(r"\\([$%&#_])")
 _EMPHASIS = re.compile(
     r"\*\*([^*\n]{1,400})\*\*|(?<!\w)__([^_\n]{1,400})__(?!\w)|`([^`\n]{1,400})`"
@@ -97,7 +100,8 @@ def without_blank_lines(text: str) -> str:
 
 def plain_characters(text: str) -> str:
     """Text in composed, half-width characters, straight quotes and visible characters only."""
-    return unicodedata.normalize("NFKC", text).translate(_PLAIN)
+    apart = _FRACTION_SIGN.sub(" ", _EXPONENT.sub(r"^\1", text))  # "12²" is not 122, nor "1½" 11/2
+    return unicodedata.normalize("NFKC", apart).translate(_PLAIN)
 
 
 def _answer_part(reply: str, *, several: str) -> str:

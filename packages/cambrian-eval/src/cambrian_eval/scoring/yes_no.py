@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cambrian_eval.scoring.abstention import AbstainError
 from cambrian_eval.scoring.declarations import FAR
 from cambrian_eval.scoring.reading import Reading, score_reading
-from cambrian_eval.scoring.refusals import is_refusal
+from cambrian_eval.scoring.refusals import is_off_question, is_refusal
 from cambrian_eval.scoring.short_answer import MOST_WORDS, last_declared
 from cambrian_eval.scoring.unwrapping import unwrap, without_blank_lines
 
@@ -33,7 +33,7 @@ _LEADING = re.compile(
 _DETERMINER = re.compile(
     r"\s+(?!(?:there|it|the|this|i|he|she|they|we|that|a|an|not|because|since|as|in|on)\b)\w", re.IGNORECASE
 )
-_MENTIONED = re.compile(r"[\"')\]]*\s+(?:is|was|would|can|may)\b", re.IGNORECASE)
+_MENTIONED = re.compile(r"[\"')\]]*\s+(?:is|was|would|can|may|to)\b", re.IGNORECASE)
 _TAKEN_BACK = re.compile(
     r"\b(?:wait|actually|sorry|correction|hmm+|scratch\s+that|on\s+second\s+thought)\b[^.\n]{0,60}?\b(yes|no)\b",
     re.IGNORECASE,
@@ -103,6 +103,8 @@ def _leading_word(text: str, asked: str) -> str | None:
     if match is None:
         return None
     word, rest = match[1].lower(), match["rest"]
+    if is_off_question(rest):
+        raise AbstainError("refusal")
     if _MENTIONED.match(rest) or (word == "no" and _DETERMINER.match(rest)):
         return None
     if _BOTH.match(text.lstrip(" \"'(*")) or rest.lstrip().startswith("?") or _is_contradicted(word, rest, asked):
@@ -141,6 +143,7 @@ _PLACE = (
     r"s?(?=\s*(?:$|[.,;!]|\b(?:in|on|at|near|by|here|under|next|behind|lying|sitting|standing|running|walking|visible"
     r"|present|shown|(?:is|are)\s+(?:visible|present|shown|seen|there|in))\b))"
 )
+_ECHO = re.compile(r"[^.!?\n]*\?")
 _UNSURE = re.compile(
     r"\b(?:but|however|although|though|might|may|could|appears?|seems?|possibly|doubt)\b", re.IGNORECASE
 )
@@ -149,7 +152,7 @@ _UNSURE = re.compile(
 def _statement(asked: str, text: str) -> str | None:
     """What a sentence like "There is no dog in the picture." answers to "Is there a dog in the picture?"."""
     wanted, said = _ASKED.match(asked), _SAID.match(text)
-    if wanted is None or said is None or _UNSURE.search(text[:FAR]):
+    if wanted is None or said is None or _UNSURE.search(text[:FAR]) or _ECHO.match(text):
         return None
     if not re.match(re.escape(wanted["what"].strip()) + _PLACE, said["what"], re.IGNORECASE):
         return None
