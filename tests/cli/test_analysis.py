@@ -92,7 +92,7 @@ def test_runs_with_and_without_pictures_make_gaps_and_a_table(cambrian, refused,
     assert [gap["model"] for gap in found["averaged"]] == ["2 models"]
     assert Path("gaps.png").stat().st_size > 5_000
     rows = result(cambrian("analysis", "table", "runs", "--json"))["rows"]
-    assert {row["model"] for row in rows} >= {"random:1", "random:1, mode blind"}
+    assert {row["model"] for row in rows} >= {"random:1", "random:1, without pictures"}
     assert "without its counterpart" in refused("analysis", "gaps", "runs/random-1")
 
 
@@ -102,3 +102,9 @@ def test_gaps_of_a_table_are_printed_smallest_first(cambrian):
     assert outcome.status == 0
     assert outcome.stdout.index("scienceqa") < outcome.stdout.index("mmvp")
     assert "-10.0" in outcome.stdout  # MMVP without pictures is below chance
+
+
+def test_a_name_in_a_table_is_no_formula_to_a_spreadsheet_and_a_number_below_zero_is_a_number(cambrian):
+    Path("mine.csv").write_text("model,=a,b\n=x,1,5\ny,2,3\nz,3,4\n")
+    assert cambrian("analysis", "benchmarks", "mine.csv", "--groups", "2", "--csv", "found.csv").status == 0
+    assert Path("found.csv").read_text() == "benchmark,'=a,b\n'=a,1.0,-0.5\nb,-0.5,1.0\n"

@@ -351,6 +351,24 @@ def test_named_questions_come_from_the_command_line_or_a_file(cambrian, benchmar
     assert [json.loads(line)["id"] for line in lines] == ["2d-1", "2d-3"]
 
 
+def test_a_list_of_ids_may_be_longer_than_a_file_name(cambrian, benchmark):
+    ids = ",".join(["2d-1"] * 2000)
+    outcome = cambrian("eval", "cvbench", "--model", "random", "--data", benchmark, "--json", "--dry-run", "--ids", ids)
+    assert json.loads(outcome.stdout)["dry_run"]["cvbench"]["num_questions"] == 1
+
+
+def test_a_file_of_ids_that_is_no_text_is_refused(refused, benchmark, tmp_path):
+    (tmp_path / "ids.bin").write_bytes(b"\xff\xfe")
+    message = refused("eval", "cvbench", "--model", "random", "--data", benchmark, "--ids", tmp_path / "ids.bin")
+    assert "ids.bin: not a text file" in message
+
+
+@pytest.mark.parametrize("model", ["openai:http://127.0.0.1:9/v1?token={}#m", "constant:{}"])
+def test_what_follows_a_models_kind_is_no_path_and_may_be_long(cambrian, benchmark, model):
+    outcome = cambrian("eval", "cvbench", "--model", model.format("x" * 5000), "--data", benchmark, "--dry-run")
+    assert outcome.status == 0
+
+
 @pytest.mark.parametrize(
     "options",
     [("--permute", 4), ("--prompt", "cot"), ("--prompt", "bare"), ("--compat", "lmms-eval"), ("--verify-batching", 4)],

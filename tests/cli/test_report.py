@@ -12,8 +12,9 @@ from tests.eval.benchmark_folder import write_cvbench
 def runs(tmp_path):
     """Two runs of one benchmark and their data."""
     data = write_cvbench(tmp_path / "data")
-    for name, way in {"plain": {}, "blind": {"mode": "blind"}}.items():
-        evaluate("cvbench", load_model("random:1"), data=data, output=tmp_path / "runs" / name, **way)
+    model, folder = load_model("random:1"), tmp_path / "runs"
+    evaluate("cvbench", model, data=data, output=folder / "plain")
+    evaluate("cvbench", model, data=data, output=folder / "blind", mode="blind")
     return tmp_path / "runs"
 
 

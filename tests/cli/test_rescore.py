@@ -47,6 +47,15 @@ def test_other_tools_rules_show_where_they_differ(cambrian, run):
     assert "rules of lmms-eval" in both.stdout
 
 
+def test_a_reply_does_not_steer_the_terminal(cambrian, run):
+    lines = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    lines[2] |= {"reply": "\x1b[2J\x07 B", "value": 0.5}
+    (run / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    outcome = cambrian("rescore", run)
+    assert "[2J B" in outcome.stdout
+    assert "\x1b" not in outcome.stdout
+
+
 def test_json_lists_all_changes(cambrian, run):
     found = json.loads(cambrian("rescore", run, "--compat", "vlmevalkit", "--json").stdout)
     assert found["written"] is None

@@ -47,6 +47,10 @@ def test_benchmarks_of_one_group_are_listed(cambrian, refused):
     assert 'unknown group "visoin"; did you mean "vision-centric"?' in refused("tasks", "groups", "visoin")
 
 
+def test_the_name_of_a_group_is_answered_with_the_command_that_lists_it(refused):
+    assert 'cambrian tasks groups cambrian-16" lists them' in refused("tasks", "show", "cambrian-16")
+
+
 @pytest.mark.parametrize("name", TASKS.names())
 def test_every_benchmark_is_shown_with_an_example(name, cambrian):
     outcome = cambrian("tasks", "show", name)

@@ -284,9 +284,9 @@ def test_unknown_published_names_are_answered_with_the_closest():
 # Gaps.
 
 
-def run(folder, replies, mode="normal", model="m", task="plain", chance=50.0):
+def run(folder, replies, mode="normal", model="m", task="plain", chance=50.0, **asked):
     folder.mkdir(parents=True)
-    identity = {"task": task, "task_version": 1, "model": model, "mode": mode, "limit": None, "seed": 0}
+    identity = {"task": task, "task_version": 1, "model": model, "mode": mode, "limit": None, "seed": 0, **asked}
     SampleLog(folder, identity).finish(some(replies))
     right = 100 * replies.count("A") / len(replies)
     document = {"complete": True, "score": right, "scores": {"score": {"accuracy": right, "chance": chance}}}
@@ -303,6 +303,7 @@ def test_the_gap_of_two_runs_is_paired_and_beside_chance(tmp_path):
     expected = stats.ttest_1samp(changes, 0).confidence_interval(0.95)
     assert gap.interval == pytest.approx((expected.low, expected.high))
     assert (gap.num, gap.basis) == (10, "questions")
+    assert gap.parse_rates == (100, 100)
 
 
 def test_a_run_without_its_counterpart_is_named_with_the_command(tmp_path):
@@ -312,6 +313,21 @@ def test_a_run_without_its_counterpart_is_named_with_the_command(tmp_path):
     run(tmp_path / "again", "AB")
     with pytest.raises(DataError, match="found two runs of plain, mode normal"):
         gaps_of_runs([tmp_path])
+
+
+@pytest.mark.parametrize(
+    "asked", [{"prompt": "bare"}, {"model_fingerprint": "2"}, {"compat": "lmms-eval"}, {"data_sha256": "2"}]
+)
+def test_a_gap_is_of_pictures_alone(tmp_path, asked):
+    """A blind run of other weights, or asked in another way, is nobody's counterpart; its own makes a second gap."""
+    usual = {"prompt": "direct", "model_fingerprint": "1", "compat": None, "data_sha256": "1"}
+    run(tmp_path / "seeing", "AAAB", **usual)
+    run(tmp_path / "blind", "ABBB", mode="blind", **{**usual, **asked})
+    with pytest.raises(DataError, match="without its counterpart of the same weights, data, prompt and rules"):
+        gaps_of_runs([tmp_path])
+    run(tmp_path / "blind too", "ABAB", mode="blind", **usual)
+    run(tmp_path / "seeing too", "AAAA", **{**usual, **asked})
+    assert [gap.gap for gap in gaps_of_runs([tmp_path])] == [25, 75]
 
 
 def test_gaps_of_a_table_are_averaged_over_models(tmp_path):
@@ -358,7 +374,7 @@ def test_runs_make_a_table_of_scores(tmp_path):
     found = read_runs([tmp_path / "a", tmp_path / "b"])
     rows = dict(zip(found.models, found.scores, strict=True))
     assert found.benchmarks == ("x", "y")
-    assert rows == {"a": (50, 100), "b": (0, None), "b, mode blind": (50, None)}
+    assert rows == {"a": (50, 100), "b": (0, None), "b, without pictures": (50, None)}
     run(tmp_path / "b" / "again", "AB", model="b", task="x")
     with pytest.raises(DataError, match="found a second run of x by b"):
         read_runs([tmp_path / "b"])

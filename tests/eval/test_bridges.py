@@ -7,7 +7,7 @@ import json
 import pytest
 from PIL import Image
 
-from cambrian_eval import EvalError, ModelError, Prompt, evaluate
+from cambrian_eval import Answer, EvalError, Failure, ModelError, Prompt, evaluate
 from cambrian_eval.bridges.exports import export_predictions, row_numbers
 from cambrian_eval.bridges.lmms_eval_request import DecodedPicture, cut, read_request
 from cambrian_eval.log import read_answers
@@ -92,6 +92,25 @@ def test_folder_without_a_finished_evaluation_is_an_error(run, tmp_path, missing
             (tmp_path / path.name).write_bytes(path.read_bytes())
     with pytest.raises(EvalError, match=message):
         export_predictions(tmp_path, "lmms-eval", tmp_path / "out")
+
+
+@pytest.mark.parametrize("form", ["lmms-eval", "vlmevalkit"])
+def test_run_with_unanswered_questions_is_not_exported(tmp_path, form):
+    class Flaky(Canned):
+        def answer(self, prompts):
+            return [Failure("down") if prompt.id == "2d-1" else Answer("A") for prompt in prompts]
+
+    folder = write_cvbench(tmp_path / "data", per_group=2)
+    evaluate("cvbench", Flaky({}), data=folder, output=tmp_path / "run")
+    with pytest.raises(EvalError, match="with 1 questions not answered, expected a finished one"):
+        export_predictions(tmp_path / "run", form, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_output_that_is_a_file_is_an_error(run, tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(EvalError, match="out: found a file, expected a folder to write into"):
+        export_predictions(run, "lmms-eval", tmp_path / "out")
 
 
 def test_unknown_format_is_an_error(run, tmp_path):

@@ -5,6 +5,7 @@ import json
 import math
 
 import pytest
+from scipy import stats  # type: ignore[import-untyped]
 
 from cambrian_eval import EvalError
 from cambrian_eval.compare import compare, compare_all
@@ -36,13 +37,12 @@ def some(replies, **fields):
     return [answer(f"q{place}", reply, **fields) for place, reply in enumerate(replies)]
 
 
-def write(folder, answers, *, provenance=None, **identity):
+def write(folder, answers, *, provenance=None, complete=True, **identity):
     """A run's folder as an evaluation leaves it."""
     folder.mkdir(parents=True)
     plain = {"task": "plain", "task_version": 1, "model": "m", "model_fingerprint": "m:1", "limit": None, "seed": 0}
     SampleLog(folder, {**plain, **identity}).finish(answers)
-    if provenance is not None:
-        (folder / "metrics.json").write_text(json.dumps({"provenance": provenance}))
+    (folder / "metrics.json").write_text(json.dumps({"complete": complete, "provenance": provenance or {}}))
     return folder
 
 
@@ -84,9 +84,9 @@ def test_cvbench_differs_as_its_score_does(tmp_path):
     assert found.difference.mean == pytest.approx(-100 * (1 / 4 * 1 / 2 + 1 / 4 * 2 / 4))
     assert found.scores == (pytest.approx(100), pytest.approx(75))
     assert "3 strata" in found.what
-    changes = [-100.0 * (id in wrong) for id, _ in ids]
+    changes = [-1.0 * (id in wrong) for id, _ in ids]
     strata = [source for _, source in ids]
-    weights = {"ADE20K": 0.25, "COCO": 0.25, "Omni3D": 0.5}
+    weights = {"ADE20K": 25.0, "COCO": 25.0, "Omni3D": 50.0}
     assert found.difference.standard_error == paired_difference(changes, range(8), strata, weights).standard_error
 
 
@@ -268,6 +268,33 @@ def test_data_that_changed_is_told_down_to_the_label(tmp_path):
     assert found.causes == {"other truth": 1}
 
 
+def test_a_flip_with_other_pictures_is_not_put_down_to_the_model(tmp_path):
+    seeing, shuffled = write(tmp_path / "a", some("AA")), write(tmp_path / "b", some("AB", picture="1" * 64))
+    assert compare(seeing, shuffled).causes == {"other pictures": 1}
+
+
+def test_a_flip_between_a_reply_and_the_likeliest_letter_says_so(tmp_path):
+    replied, chosen = write(tmp_path / "a", some("AA")), write(tmp_path / "b", some("AB", option_scores=(-1.0, -2.0)))
+    assert compare(replied, chosen).causes == {"letters scored in one run": 1}
+
+
+def test_subjects_of_a_plain_benchmark_need_no_spread_of_their_own(tmp_path):
+    """A mean over questions has the paired t interval, though a limit left one question of a subject."""
+    sources = ["a", "b", "b", "c", "c", "c", "c"]
+    runs = [
+        write(
+            tmp_path / name,
+            [answer(f"q{p}", r, source=s) for p, (r, s) in enumerate(zip(replies, sources, strict=True))],
+        )
+        for name, replies in (("one", "ABAABBA"), ("two", "AAABBAA"))
+    ]
+    found = compare(*runs)
+    changes = [(new == "A") - (old == "A") for old, new in zip("ABAABBA", "AAABBAA", strict=True)]
+    expected = stats.ttest_1samp([100 * change for change in changes], 0).confidence_interval(0.95)
+    assert (found.difference.low, found.difference.high) == pytest.approx((expected.low, expected.high))
+    assert (found.what, found.sign_flip) == ("the score, a mean of questions", None)
+
+
 def test_the_model_and_the_software_are_told(tmp_path):
     versions = [{"versions": {"torch": version, "numpy": "2"}} for version in ("2.11", "2.12")]
     first = write(tmp_path / "a", some("AB"), provenance=versions[0])
@@ -277,6 +304,22 @@ def test_the_model_and_the_software_are_told(tmp_path):
         "fingerprint (weights, processor or code): m:1 against m:2",
         "torch: 2.11 against 2.12",
     ]
+
+
+def test_a_log_that_is_too_old_for_the_benchmarks_metrics_is_named(tmp_path):
+    """MMVP counts whole pairs, and an older log does not say how many questions a pair has."""
+    runs = [write(tmp_path / name, some("AB"), task="mmvp") for name in "ab"]
+    with pytest.raises(EvalError, match=f"{runs[0]}: its questions have no detail 'group_size'.* Evaluate it again"):
+        compare(*runs)
+
+
+def test_shared_questions_that_make_no_score_do_not_compare(tmp_path):
+    """Halves of MMVP's pairs, say: the score counts pairs."""
+    halves = [dataclasses.replace(each.question, details={SIZE: 2}) for each in some("AB")]
+    answers = [dataclasses.replace(a, question=q) for a, q in zip(some("AB"), halves, strict=True)]
+    runs = [write(tmp_path / name, answers, task="mmvp") for name in "ab"]
+    with pytest.raises(EvalError, match="the 2 shared questions make no score of mmvp"):
+        compare(*runs)
 
 
 def test_other_benchmarks_do_not_compare(tmp_path):
@@ -302,6 +345,24 @@ def test_a_limited_run_compares_with_a_full_one_only_when_told_to(tmp_path):
     assert (found.num_shared, found.num_only) == (4, (2, 0))
     assert found.difference.mean == pytest.approx(25)
     assert any("only the 4 shared questions count" in note for note in report.notes(found))
+
+
+def test_runs_that_are_not_finished_compare_only_when_told_to(tmp_path):
+    """Though both lack the same answers: what one endpoint refused, or what two processes had done when killed."""
+    whole, refused, killed = (
+        write(tmp_path / name, some("AB"), complete=name != "refused") for name in ("whole", "refused", "killed")
+    )
+    (killed / "metrics.json").unlink()
+    for other in (refused, killed):
+        with pytest.raises(EvalError, match=f"{other}: found an evaluation that is not finished"):
+            compare(whole, other)
+        found = compare(whole, other, shared=True)
+        assert found.unfinished == (other,)
+        assert found.to_dict()["unfinished"] == [str(other)]
+        assert any(str(other) in note and "not finished" in note for note in report.notes(found))
+    (whole / "samples.1.jsonl").write_text("")
+    with pytest.raises(EvalError, match=f"{whole}: found an evaluation that is not finished"):
+        compare(whole, whole)
 
 
 def test_equally_limited_runs_compare(tmp_path):
@@ -401,6 +462,36 @@ def test_the_page_tells_everything_and_no_reply_breaks_it(tmp_path):
     assert "| q1 | A | A | \\| &lt;b>x&lt;/b> # no | -1 | other reply to the same prompt |" in page
     assert "| q2 | A | A | (empty) | -1 |" in page
     assert "- prompt: form: none against cot" in page
+
+
+def test_runs_of_one_label_are_told_apart_by_their_folders(tmp_path):
+    first, second = write(tmp_path / "a", some("AA")), write(tmp_path / "b", some("AB"))
+    found = compare(first, second)
+    assert report.heading(found) == f"plain: m [{first}] against m [{second}]"
+    other = compare(first, write(tmp_path / "c", some("AB"), permute=2, compat="lmms-eval"))
+    assert report.names(other) == ("m", "m, prompt of lmms-eval, rules of lmms-eval, 2 orders of the options")
+
+
+def test_scores_are_shown_with_the_share_of_replies_that_was_read(tmp_path):
+    family = compare_all([write(tmp_path / "a", some("ABAB")), write(tmp_path / "b", some(["A", "", "", "B"]))])
+    columns, (row,) = report.overview(family).columns, report.overview(family).rows
+    assert dict(zip(columns, row, strict=True))["parsed %"] == "100.0 to 50.0"
+    assert family.comparisons[0].to_dict()["parse_rates"] == (100, 50)
+
+
+def test_what_is_known_of_one_run_only_is_one_reason(tmp_path):
+    versions = {"versions": dict.fromkeys("abcdefgh", "1")}
+    first, second = write(tmp_path / "a", some("AB"), provenance=versions), write(tmp_path / "b", some("AB"))
+    assert [reason.text for reason in told(compare(first, second), "software")] == [
+        "versions: known of the first run only"
+    ]
+
+
+def test_rules_of_a_second_scoring_are_told_in_words(tmp_path):
+    rules = {"compat": "lmms-eval", "task_version": 2}
+    first, second = write(tmp_path / "a", some("AB")), write(tmp_path / "b", some("AB"), rescored=rules)
+    (reason,) = told(compare(first, second), "parser")
+    assert reason.text == ("rules with which replies were read again: none against compat lmms-eval, task_version 2")
 
 
 def test_a_short_list_of_flips_shows_losses_and_gains(tmp_path):

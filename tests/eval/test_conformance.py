@@ -3,6 +3,7 @@
 import hashlib
 import json
 
+import numpy as np
 import pytest
 
 import cambrian_model  # noqa: F401 - registers our models with transformers
@@ -223,7 +224,13 @@ class TakesNeighboursDown(Good):
         return super().answer(prompts)
 
 
+class CountsLikeNumPy(Good):
+    def reply(self, prompt):
+        return Answer("A", reply_tokens=np.int64(1))  # type: ignore[arg-type]
+
+
 BROKEN = {
+    CountsLikeNumPy: "answers one prompt",
     TooFew: "answers one prompt",
     Backwards: "answers a batch as one by one",
     PaddedWrongly: "answers a batch as one by one",
@@ -256,6 +263,16 @@ def test_a_broken_model_fails_where_it_is_broken(broken):
     assert BROKEN[broken] in failed
     assert failed[BROKEN[broken]]
     assert found.to_dict()["passed"] is False
+
+
+def test_how_many_replies_hang_on_the_picture_is_told():
+    class Unseeing(Good):
+        def reply(self, prompt):
+            return Answer(prompt.text[:9])
+
+    for model, changed in ((Good, 6), (Unseeing, 0)):
+        details = {check.name: check.detail for check in check_model(model).checks}
+        assert details["answers without a picture"].endswith(f"with pictures {changed} of 6 replies are others")
 
 
 def test_a_model_that_leans_on_ids_without_saying_so_is_found_out():

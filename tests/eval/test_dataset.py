@@ -329,12 +329,35 @@ def test_missing_picture_is_named(tmp_path):
         next(read_split(tmp_path, "test", ("image",))).picture("image")
 
 
+def test_picture_whose_name_is_too_long_for_any_file_is_missing_and_named_in_short(tmp_path):
+    touch(tmp_path / "test.jsonl", json.dumps({"image": "a" * 5000}) + "\n")
+    with pytest.raises(DataError, match=r"test.jsonl:1: picture a{200}\.\.\. is missing"):
+        next(read_split(tmp_path, "test", ("image",))).picture("image")
+
+
+def test_picture_may_be_bytes_alone(tmp_path):
+    pq.write_table(pa.table({"image": pa.array([png(4)], type=pa.binary())}), tmp_path / "test.parquet")
+    assert next(read_split(tmp_path, "test", ("image",))).picture("image").read() == png(4)
+
+
 def test_picture_is_upright_as_its_orientation_says():
     file = io.BytesIO()
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (7, 5)).save(file, format="JPEG", exif=exif)
     assert Picture.from_bytes("turned.jpg", file.getvalue()).open().size == (5, 7)
+
+
+def test_a_picture_whose_exif_is_of_a_wrong_type_is_named(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x011A] = 72.0
+    Image.new("RGB", (7, 5)).save(tmp_path / "a.jpg", format="JPEG", exif=exif)
+    entry = b"\x01\x1a\x00\x05"  # the tag of the resolution, and its type: a rational
+    content = (tmp_path / "a.jpg").read_bytes()
+    assert content.count(entry) == 1
+    with pytest.raises(DataError, match=r"a\.jpg: cannot be decoded"):
+        Picture.from_bytes("a.jpg", content.replace(entry, b"\x01\x1a\x00\x07")).open()
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1"])

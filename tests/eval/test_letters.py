@@ -26,6 +26,7 @@ def test_every_reading_names_its_rule():
         "leading letter",
         "closing letter",
         "bracketed letter",
+        "yes or no",
         "option mentioned",
     }
 

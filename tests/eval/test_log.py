@@ -87,6 +87,33 @@ def test_folder_without_a_log_or_of_another_run_is_an_error(tmp_path):
         SampleLog(tmp_path, {"prompt": "cot"})
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("option_scores", None),
+        ("option_scores", ["x"]),
+        ("halved", "a"),
+        ("truncated", None),
+        ("details", []),
+        ("id", 7),
+        ("value", "1"),
+        ("reply_tokens", "2"),
+    ],
+)
+def test_line_with_a_value_of_another_kind_is_named(tmp_path, key, value):
+    SampleLog(tmp_path, {}).append([scored()], {})
+    path = tmp_path / "samples.jsonl"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}) + "\n")
+    with pytest.raises(EvalError, match=rf"samples.jsonl:1: found a line that is not an answer of this log .*{key}"):
+        SampleLog(tmp_path, {})
+
+
+def test_identity_that_is_no_object_is_an_error(tmp_path):
+    (tmp_path / "run.json").write_text("[]\n")
+    with pytest.raises(RunMismatchError, match=r"run.json: found a list, expected an object"):
+        SampleLog(tmp_path, {})
+
+
 def test_line_that_lacks_a_key_is_named(tmp_path):
     SampleLog(tmp_path, {}).append([scored()], {})
     path = tmp_path / "samples.jsonl"

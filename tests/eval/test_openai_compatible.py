@@ -126,6 +126,39 @@ def test_secrets_are_written_nowhere(monkeypatch, folder, tmp_path):
     assert not any(secret in shown for secret in (b"sk-very-secret", b"hunter2", b"hush"))
 
 
+@pytest.mark.parametrize("place", range(260, 300, 5))
+def test_half_a_key_at_the_end_of_a_quoted_message_is_not_shown(monkeypatch, place):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    message = "x" * place + "sk-very-secret" + "y" * 300
+    with serve(lambda *_: fail(400, message)) as server:
+        [failure] = model_at(server).answer([prompt()])
+    assert "sk-" not in failure.reason
+    with serve(lambda *_: Reply(body={"error": {"message": message}})) as server:
+        [failure] = model_at(server).answer([prompt()])
+    assert "sk-" not in failure.reason
+
+
+@pytest.mark.parametrize("credentials", ["user:hunter2-and-more", "a-token-without-password"])
+def test_credentials_are_hidden_where_the_server_repeats_their_header(credentials):
+    with serve(lambda *_: Reply()) as server:
+        address = Address.parse(f"http://{credentials}@127.0.0.1:{server.port}/v1#m")
+        OpenAICompatible(ChatClient(address, patience=QUICK)).answer([prompt()])
+    header = server.seen[0].headers["Authorization"]
+    assert address.redact(f"sent {header}, {credentials}").startswith("sent Basic ***, ")
+    assert "hunter2" not in address.redact(credentials)
+    assert "token" not in address.redact(credentials)
+
+
+def test_reply_that_repeats_the_key_is_a_failure_and_one_with_a_short_key_is_a_reply(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    with serve(lambda *_: say("A, says sk-very-secret")) as server:
+        failures = model_at(server).answer([prompt()])
+    assert failures == [Failure("the endpoint's reply repeats the key or the credentials")]
+    monkeypatch.setenv("OPENAI_API_KEY", "EMPTY")  # what servers without keys are given
+    with serve(lambda *_: say("It is EMPTY.")) as server:
+        assert model_at(server).answer([prompt()]) == [Answer("It is EMPTY.", reply_tokens=2)]
+
+
 def test_fingerprint_tells_servers_and_models_apart_but_not_keys(monkeypatch):
     one = load_model("openai:http://127.0.0.1:1/v1#m")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-other")
@@ -143,6 +176,13 @@ def test_address_of_another_form_is_an_error(bad):
 def test_address_that_cannot_be_read_is_shown_without_its_password():
     with pytest.raises(ModelError, match=r'found "\*\*\*@h:x/v1"'):
         load_model("openai:http://user:hunter2@h:x/v1#m")
+
+
+@pytest.mark.parametrize("address", ["http://h/v1?key=hush", "http://h/v1?mail=a@b&key=hush", "http://u:p@h?key=hush"])
+def test_address_that_cannot_be_read_is_shown_without_its_query(address):
+    with pytest.raises(ModelError, match="expected BASE_URL#MODEL") as raised:
+        load_model(f"openai:{address}")
+    assert "hush" not in str(raised.value)
 
 
 def test_server_that_wants_the_budget_under_another_name_gets_it():
@@ -197,6 +237,13 @@ RUBBISH = {
     "a choice whose message is None": Reply(body={"choices": [{"message": None}]}),
     "an error under status 200: model crashed": Reply(body={"error": "model crashed"}),
     "the connection failed": CUT,
+    "a message whose content is \\[1, 2\\]": Reply(body={"choices": [{"message": {"content": [1, 2]}}]}),
+    "a message whose content is \\[\\]": Reply(body={"choices": [{"message": {"content": []}}]}),
+    "a reply that the server broke off: finish_reason 'abort'": say("The", ended="abort"),
+    "error .*upstream is gone": Reply(
+        body={"choices": [{"message": {"content": ""}, "error": {"message": "upstream is gone"}}]}
+    ),
+    "more than 16 MiB": Reply(body="x" * (17 << 20)),
 }
 
 
@@ -423,6 +470,23 @@ def test_choose_at_a_server_without_logprobs_is_an_error():
         pytest.raises(ModelError, match=r"gives no log-probabilities .* use scoring"),
     ):
         model_at(server).choose([prompt()])
+
+
+def test_choose_at_a_server_that_lists_no_tokens_is_an_error():
+    nothing = {"content": [{"token": "A", "logprob": -0.1, "top_logprobs": []}]}
+    with (
+        serve(lambda *_: say("A", logprobs=nothing)) as server,
+        pytest.raises(ModelError, match="gives no log-probabilities"),
+    ):
+        model_at(server).choose([prompt()])
+
+
+@pytest.mark.parametrize("level", [800.0, math.nan, math.inf])
+def test_levels_that_are_no_log_probabilities_are_a_failure(level):
+    with serve(lambda *_: say("A", logprobs=with_logprobs(("A", level), ("B", -1.0)))) as server:
+        [failure] = model_at(server).choose([prompt()])
+    assert isinstance(failure, Failure)
+    assert "log-probabilities that are none" in failure.reason
 
 
 def test_choose_without_choices_is_an_error():

@@ -3,10 +3,12 @@ import dataclasses
 import io
 import json
 import re
+from typing import Any
 
 import pytest
 
 from cambrian_eval import TASKS, Answer, DataError, EvalError, UnknownNameError, evaluate, load_model
+from cambrian_eval.examples import write_example
 from cambrian_eval.judge import VERDICTS
 from cambrian_eval.metrics import measure
 from cambrian_eval.models.canned import Canned
@@ -16,6 +18,7 @@ from cambrian_eval.report.csv import write_csv
 from cambrian_eval.report.html import run_page, write_report
 from cambrian_eval.report.image_tokens import measure_image_tokens
 from cambrian_eval.report.lengths import measure_lengths, num_words
+from cambrian_eval.report.markdown import markdown_cell
 from cambrian_eval.report.positions import measure_positions
 from cambrian_eval.report.recorded import read_recorded
 from cambrian_eval.report.side_by_side_page import side_by_side_page
@@ -39,8 +42,14 @@ def folder(tmp_path_factory):
 def runs(folder, tmp_path_factory):
     """A plain run, one without format prompt, a blind one, a limited one and a permuted one."""
     made = tmp_path_factory.mktemp("runs")
-    ways = {"plain": {}, "bare": {"prompt": "bare"}, "blind": {"mode": "blind"}, "some": {"limit": 12}}
-    for name, way in {**ways, "permuted": {"permute": 2}}.items():
+    ways: dict[str, dict[str, Any]] = {
+        "plain": {},
+        "bare": {"prompt": "bare"},
+        "blind": {"mode": "blind"},
+        "some": {"limit": 12},
+        "permuted": {"permute": 2},
+    }
+    for name, way in ways.items():
         evaluate("cvbench", load_model("random:1"), data=folder, output=made / name, **way)
     return made
 
@@ -154,6 +163,11 @@ def test_everything_from_data_and_model_is_escaped(tmp_path):
     assert "<script" not in markdown_page
 
 
+def test_markdown_shows_no_picture_and_no_link_of_a_texts_own():
+    cell = markdown_cell("![x](http://e.example/p.png) [y](http://e.example) `z` a|b <img src=u> \\[w](v)")
+    assert not re.search(r"(?<!\\)(?:\\\\)*[\[`|<]", cell)
+
+
 def test_every_field_of_a_result_is_escaped(tmp_path):
     evil = answer(
         EVIL, EVIL, 0.0, truths=(EVIL,), choices=(EVIL, "b"), rule=EVIL, extracted=EVIL, task=EVIL, group=EVIL
@@ -184,6 +198,19 @@ def test_text_that_reorders_or_hides_is_made_visible(tmp_path):
     assert "\u202e" not in page
     assert "\x07" not in page
     assert "right \ufffdthgir\u2407" in page
+
+
+@pytest.mark.parametrize("mark", ["\u200b", "\u00ad", "\ufeff", "\u2060", "\u2028", "\u0085", "\U000e0041", "\u061c"])
+def test_text_without_a_width_is_made_visible_everywhere(tmp_path, mark):
+    answers = [answer(f"q{mark}", f"no{mark}ne", 0.0)]
+    page = run_page(result_of(answers, tmp_path), answers)
+    assert mark not in page
+    assert "no\ufffdne" in page
+
+
+def test_words_and_signs_that_are_made_with_joiners_stay_whole(tmp_path):
+    answers = [answer("q", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \U0001f468\u200d\U0001f469", 0.0)]
+    assert answers[0].answer.text in run_page(result_of(answers, tmp_path), answers)
 
 
 def test_unparsed_answers_come_first(tmp_path):
@@ -437,6 +464,27 @@ def test_published_scores_are_labelled_and_have_no_intervals(runs):
     assert len(arrange(runs, "plain", published="all").columns) == 16
 
 
+def test_scores_on_other_questions_are_not_left_to_be_compared_with_published_ones(runs):
+    """A limit, or a set of one's own, beside the paper's 2638 questions; permuted copies count as one question."""
+    num = len(read_recorded(runs / "plain").answers)
+    told = [note for note in arrange(runs, "plain", "permuted", published="cambrian-1-8b").notes if "compare" in note]
+    assert told == [
+        f"{label}, cvbench: {num} questions; the published scores are of 2638, and do not compare"
+        for label in ("random:1", "random:1, 2 orders of the options")
+    ]
+    assert not any("do not compare" in note for note in arrange(runs, "plain").notes)
+
+
+def test_a_run_without_a_score_says_so_and_what_a_judge_found(tmp_path):
+    write_example(TASKS.get("mmvet"), tmp_path / "data", png(1))
+    evaluate("mmvet", load_model("constant:A"), data=tmp_path / "data", output=tmp_path / "run")
+    held = read_recorded(tmp_path / "run")
+    judged = {"judge": "http://j/v1#judge", "rubric": "grade 1", "n": 1, "score": 70.0, "agreement": None}
+    judged_too = held._replace(result=dataclasses.replace(held.result, checks={"judge": judged}))
+    assert any("mmvet: no score" in note and "parsed" in note for note in side_by_side.arrange([held]).notes)
+    assert any("70.0 by the judge http://j/v1#judge" in note for note in side_by_side.arrange([judged_too]).notes)
+
+
 def test_unknown_published_model_names_a_near_one(runs):
     with pytest.raises(UnknownNameError, match="cambrian-1-8b"):
         arrange(runs, "plain", published="cambrian-8b")
@@ -510,7 +558,7 @@ def test_page_is_readable_on_a_wide_screen_and_a_telephone(browser, runs, tmp_pa
     for path in (runs / "plain" / "report.html", side):
         for width in (1200, 380):
             with browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme) as page:
-                told = []
+                told: list[str] = []
                 page.on("console", lambda message, told=told: told.append(message.text))
                 page.goto(path.as_uri())
                 assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -533,7 +581,7 @@ def test_hostile_texts_run_nothing_and_call_nobody(browser, tmp_path):  # noqa: 
     path = tmp_path / "page.html"
     path.write_text(run_page(result_of(answers, tmp_path, model=EVIL, checks={"warnings": [EVIL]}), answers))
     with browser.new_page() as page:
-        asked = []
+        asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         page.on("dialog", lambda dialog: asked.append("dialog"))
         page.goto(path.as_uri())

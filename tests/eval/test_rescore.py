@@ -5,16 +5,20 @@ import shutil
 
 import pytest
 
-from cambrian_eval import EvalError, Failure, UnknownNameError, evaluate
+from cambrian_eval import TASKS, EvalError, Failure, UnknownNameError, evaluate
+from cambrian_eval.compat import PROFILES
 from cambrian_eval.endpoint.address import Address
 from cambrian_eval.endpoint.client import ChatClient, Patience
+from cambrian_eval.examples import write_example
 from cambrian_eval.judge import VERDICTS
 from cambrian_eval.log import hold, read_answers
 from cambrian_eval.models.canned import Canned
+from cambrian_eval.report import side_by_side
+from cambrian_eval.report.html import run_page
 from cambrian_eval.report.recorded import read_recorded
 from cambrian_eval.rescore import CHANGES, rescore
 from cambrian_eval.tasks.cvbench import CVBENCH
-from tests.eval.benchmark_folder import truths, write_cvbench
+from tests.eval.benchmark_folder import png, truths, write_cvbench
 from tests.support.endpoint import fail, say, serve
 
 FILES = ("run.json", "samples.jsonl", "metrics.json", "report.html", "metrics.md", "metrics.csv", "failures.json")
@@ -176,6 +180,29 @@ def test_permuted_and_open_replies_are_scored_again_alike(folder, tmp_path):
         assert rescore(tmp_path / name).written is None
 
 
+@pytest.mark.parametrize("task", TASKS.names())
+def test_every_benchmark_is_scored_again_from_its_log_alone(task, tmp_path):
+    write_example(TASKS.get(task), tmp_path / "data", png(1))
+    evaluate(task, _Always(), data=tmp_path / "data", output=tmp_path / "run")
+    found = rescore(tmp_path / "run")
+    assert found.changes == ()
+    assert found.written is None
+    held = read_recorded(tmp_path / "run", tmp_path / "data")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert run_page(held.result, held.answers) == page
+    assert "None" not in page.partition('<section id="checks">')[0]
+    assert len(side_by_side.arrange([held], "all").columns) == 16
+
+
+@pytest.mark.parametrize("compat", PROFILES)
+def test_other_tools_rules_read_every_reply_of_a_task_they_know(compat, folder, run, tmp_path):
+    evaluate("cvbench", _Always(), data=folder, output=tmp_path / "asked", compat=compat)
+    assert rescore(tmp_path / "asked").written is None
+    again = rescore(run, compat=compat, output=tmp_path / "read")
+    assert again.written is not None
+    assert rescore(tmp_path / "read", compat=compat).why == "nothing changed: the run is left as it is"
+
+
 class _Always:
     name = "always"
     fingerprint = "always:1"
@@ -213,6 +240,17 @@ def test_folder_without_a_run_is_refused_and_not_made(tmp_path):
     with pytest.raises(EvalError, match=r"found no run\.json"):
         rescore(tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize("version", [0, TASKS.get("gqa").version])
+def test_log_without_what_the_rules_need_is_refused(tmp_path, version):
+    write_example(TASKS.get("gqa"), tmp_path / "data", png(1))
+    evaluate("gqa", _Always(), data=tmp_path / "data", output=tmp_path / "run")
+    spoil(tmp_path / "run", number=0, details={})
+    document = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps({**document, "task_version": version}))
+    with pytest.raises(EvalError, match=r"no detail 'semantic' in the log.*Evaluate it again"):
+        rescore(tmp_path / "run")
 
 
 def test_task_that_is_not_listed_is_refused(run):

@@ -9,6 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cambrian_eval import Answer, DataError, EvalError, Failure, ModelError, RunMismatchError, evaluate, load_model
@@ -240,8 +241,28 @@ def test_answer_without_a_text_is_an_error(folder, tmp_path):
         def answer(self, prompts):
             return [Answer(None) for _ in prompts]  # type: ignore[arg-type]
 
-    with pytest.raises(ModelError, match="recorder: found an Answer with a text of type NoneType, expected a str"):
+    with pytest.raises(ModelError, match="recorder: found an Answer with text None of type NoneType, expected a str"):
         evaluate("cvbench", Textless(), data=folder, output=tmp_path)
+    assert not (tmp_path / "samples.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"truncated": None}, "truncated None of type NoneType, expected a bool"),
+        ({"reply_tokens": np.int64(3)}, r"reply_tokens .*3.* of type int64, expected None or an int from 0 on"),
+        ({"image_tokens": -1}, "image_tokens -1 of type int, expected None or an int from 0 on"),
+        ({"option_scores": (np.float32(-1.0),)}, "option_scores .* expected a tuple of finite floats"),
+        ({"option_scores": (-0.5, math.nan)}, "option_scores .*nan.*, expected a tuple of finite floats"),
+    ],
+)
+def test_answer_that_could_not_be_logged_is_an_error_and_nothing_is_logged(folder, tmp_path, fields, fault):
+    class Odd(Recorder):
+        def answer(self, prompts):
+            return [Answer("A", **fields) for _ in prompts]
+
+    with pytest.raises(ModelError, match=f"recorder: found an Answer with {fault}"):
+        evaluate("cvbench", Odd(), data=folder, output=tmp_path)
     assert not (tmp_path / "samples.jsonl").exists()
 
 
@@ -288,6 +309,9 @@ def test_model_that_fails_on_a_whole_group_gets_no_score(folder, tmp_path):
     with pytest.raises(ModelError, match=r"failed on 12 of 36 questions, on all of 3D Depth Omni3D.*endpoint down"):
         evaluate("cvbench", Down(), data=folder, output=tmp_path)
     assert not (tmp_path / "metrics.json").exists()
+    reasons = json.loads((tmp_path / "failures.json").read_text())
+    assert len(reasons) == 12
+    assert set(reasons.values()) == {"endpoint down"}
 
 
 def test_blind_models_see_the_text_and_no_picture(folder, tmp_path):
@@ -545,6 +569,14 @@ def test_verified_batches_that_differ_are_given_up_for_single_questions(folder, 
     assert again.batches == []
     with pytest.raises(RunMismatchError, match="batches of 6 were verified here, now they have 9"):
         evaluate("cvbench", again, data=folder, output=tmp_path, batch_size=9, verify_batching=36)
+
+
+@pytest.mark.parametrize("written", ["{broken", "[]", '{"batch_size": 6}'])
+def test_damaged_comparison_of_batches_is_an_error(folder, tmp_path, written):
+    evaluate("cvbench", Recorder(), data=folder, output=tmp_path, batch_size=6, verify_batching=6)
+    (tmp_path / "verification.json").write_text(written)
+    with pytest.raises(EvalError, match=r"verification.json: found no comparison of batches"):
+        evaluate("cvbench", Recorder(), data=folder, output=tmp_path, batch_size=6, verify_batching=6)
 
 
 class Chooser(Recorder):

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import optimize, stats  # type: ignore[import-untyped]
 
 from cambrian_eval import DataError
 from cambrian_eval.statistics import (
@@ -134,6 +134,13 @@ def test_answers_that_do_not_differ_get_the_interval_of_their_groups(value):
     assert found.design_effect == 1
 
 
+def test_graded_groups_that_do_not_differ_are_not_taken_for_certain():
+    """Four pictures of MME with one of two questions right each, by luck: 50 of 200, and not 50 to 50."""
+    found = clustered_mean([0.5, 0.0] * 4, [place // 2 for place in range(8)])
+    assert (found.mean, found.design_effect) == (0.25, 0)
+    assert (found.low, found.high) == pytest.approx(stats.binomtest(1, 4).proportion_ci(method="wilson"))
+
+
 def test_a_single_group_counts_as_one_question():
     found = clustered_mean([1, 0, 1, 1], ["a"] * 4)
     assert found.num_units == 1
@@ -177,15 +184,72 @@ def test_a_group_in_two_strata_counts_once():
     assert paired_difference(values, ["x", "y", "z", "w"], strata, weights).standard_error > 0.3
 
 
+def test_groups_in_several_strata_leave_no_more_freedom_than_there_are_groups():
+    """Three pictures with a question in each of four strata: the t interval of three values, and not of twelve."""
+    effects = [0.1, 0.4, 0.7]
+    values, groups, strata = zip(*((v, v, s) for s in range(4) for v in effects), strict=True)
+    found = paired_difference(values, groups, strata, dict.fromkeys(range(4), 0.25))
+    expected = stats.ttest_1samp(effects, 0).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert found.dof == 2
+
+
 def test_a_stratum_of_one_group_leaves_the_interval_open():
     found = paired_difference([0.5, 1.0, 0.0], ["a", "b", "c"], ["s", "t", "t"], {"s": 0.5, "t": 0.5})
     assert (found.low, found.high) == (-math.inf, math.inf)
     assert paired_difference([1.0], ["a"]).high == math.inf
 
 
-def test_runs_that_do_not_differ_have_no_width():
-    found = paired_difference([0.0] * 5, range(5))
-    assert (found.mean, found.low, found.high, found.design_effect) == (0, 0, 0, 1)
+def tango(gained, lost, num, z):
+    """Ends of Tango's interval: the differences at which his score statistic is z from 0, by root finding."""
+
+    def score(difference):
+        slope = -gained - lost + (2 * num - gained + lost) * difference
+        root = math.sqrt(max(0.0, slope**2 + 8 * num * lost * difference * (1 - difference)))
+        lost_share = (root - slope) / (4 * num)
+        spread = max(num * (2 * lost_share + difference * (1 - difference)), 1e-300)
+        return (gained - lost - num * difference) / math.sqrt(spread)
+
+    mean, edge = (gained - lost) / num, 1e-9
+    low = optimize.brentq(lambda at: score(at) - z, -1 + edge, mean - edge) if mean > -1 else -1
+    high = optimize.brentq(lambda at: score(at) + z, mean + edge, 1 - edge) if mean < 1 else 1
+    return low, high
+
+
+@pytest.mark.parametrize(("gained", "lost", "num"), [(0, 0, 5), (0, 0, 200), (6, 0, 6), (0, 30, 30)])
+def test_questions_that_all_change_alike_have_tangos_interval(gained, lost, num):
+    """Root finding is good to about 1e-9."""
+    found = paired_difference([float(gained > 0) - float(lost > 0)] * num, range(num))
+    z = stats.norm.ppf(0.975)
+    assert (found.low, found.high) == pytest.approx(tango(gained, lost, num, z), abs=1e-7)
+    assert found.standard_error == pytest.approx((found.high - found.low) / 2 / z)
+    assert (found.mean, found.design_effect) == ((gained - lost) / num, 1)
+
+
+def test_a_stratum_without_a_flip_adds_what_may_be_hidden_in_it():
+    values, strata = [0.0] * 10 + [1.0, 0.0, -1.0, 1.0], ["still"] * 10 + ["moving"] * 4
+    both = paired_difference(values, range(14), strata, {"still": 0.5, "moving": 0.5})
+    still, moving = paired_difference(values[:10], range(10)), paired_difference(values[10:], range(4))
+    assert both.mean == pytest.approx((still.mean + moving.mean) / 2)
+    assert both.high - both.mean == pytest.approx(math.hypot(still.high, moving.high - moving.mean) / 2)
+    assert both.standard_error == pytest.approx(math.hypot(still.standard_error, moving.standard_error) / 2)
+
+
+def test_a_still_stratum_of_negative_weight_turns_its_interval_round():
+    plus, minus = (paired_difference([1.0] * 4, range(4), weights={"": weight}) for weight in (1.0, -1.0))
+    assert (minus.low, minus.high) == (-plus.high, -plus.low)
+
+
+def test_pictures_whose_changes_cancel_are_not_taken_for_certain():
+    found = paired_difference([1.0, -1.0] * 5, [place // 2 for place in range(10)])
+    assert (found.low, found.high) == paired_difference([0.0] * 5, range(5))[1:3]
+
+
+def test_the_interval_of_rare_flips_holds_what_it_promises():
+    """Of 400 pairs of runs on 50 questions, one question in 50 flipping, 95 % or more; a bare t interval holds 64 %."""
+    draws = np.random.default_rng(0).random((400, 50)) < 0.02
+    ends = [paired_difference(draw.astype(float).tolist(), range(50)) for draw in draws]
+    assert sum(found.low <= 0.02 <= found.high for found in ends) >= 0.95 * 400
 
 
 @pytest.mark.parametrize(("gained", "lost"), [(0, 1), (3, 9), (7, 7), (40, 21)])

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cambrian_eval import TASKS
+from cambrian_eval import TASKS, DataError
 from cambrian_eval.types import Answer, ScoredAnswer
 from tests.eval.task_folders import rows_of, write_open_task
 
@@ -65,6 +65,13 @@ def test_submission_is_the_list_that_the_server_takes(tmp_path, name, first):
     assert written[0] == first
     assert "März" in text
     assert task.submission.file == f"{name}_submission.json"
+
+
+def test_textvqa_id_that_the_server_would_not_take_is_refused_before_the_run(tmp_path):
+    rows = [row | {"question_id": "a7"} for row in secret_rows("textvqa")[:1]]
+    write_open_task(tmp_path, "textvqa", "test", rows)
+    with pytest.raises(DataError, match="found question_id 'a7', expected a whole number, which the server wants"):
+        TASKS.get("textvqa").questions(tmp_path, "test")
 
 
 def test_mmvet_s_file_holds_replies_by_question(tmp_path):

@@ -208,6 +208,14 @@ def test_model_that_cannot_be_loaded_is_the_same_error_as_in_one_process(model):
         pass
 
 
+def test_worker_that_dies_while_loading_is_an_error_without_the_models_credentials(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("PYTHONHOME", str(tmp_path))  # where no Python is
+    with pytest.raises(ModelError, match=r"worker 0 ended with status 1; .* It was loading the model\.") as raised:
+        Workers("openai:http://user:hunter2@127.0.0.1:9/v1#m", 1).__enter__()
+    assert "hunter2" not in str(raised.value)
+    capfd.readouterr()
+
+
 def test_halved_batches_and_failures_come_back_from_workers(data, model, tmp_path):
     model.tell(room=2, down="2d-7")
     result = run(data, model, tmp_path / "run", 2)

@@ -90,10 +90,14 @@ def make_conditions(*, ids: str | None, **chosen: Any) -> "Conditions":
         **chosen: The other fields of `Conditions`.
     """
     from cambrian_eval.conditions import Conditions
+    from cambrian_eval.picture import is_file
     from cambrian_eval.selection import parse_ids
 
-    if ids is not None and Path(ids).is_file():
-        ids = Path(ids).read_text(encoding="utf-8")
+    if ids is not None and is_file(Path(ids)):
+        try:
+            ids = Path(ids).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise CommandError(f"{ids}: not a text file ({error}); expected ids, as in 12,2d-40,40-60.") from error
     return Conditions(ids=None if ids is None else parse_ids(ids), **chosen)
 
 
@@ -213,6 +217,11 @@ def _spec(name: str) -> str:
 
 def run_of(model_name: str) -> Path | None:
     """Returns the run's folder if the model is one, or the checkpoint inside one."""
+    from cambrian_eval import models
+
+    kind = model_name.partition(":")[0]
+    if kind != "cambrian" and kind in models.MODELS.names():
+        return None  # and what follows is no path: an address or a reply, of any length
     folder = Path(model_name.removeprefix("cambrian:"))
     run = folder.parent if folder.name == CHECKPOINT else folder
     return run if (run / RECIPE).is_file() and (run / CHECKPOINT).is_dir() else None

@@ -6,6 +6,7 @@ what is not independent as one. Runs that do not belong together are refused and
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -13,18 +14,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cambrian_eval import estimand, reasons, statistics
 from cambrian_eval.errors import EvalError
-from cambrian_eval.metrics import measure, unit_of
+from cambrian_eval.metrics import measure, parse_rate, unit_of
 from cambrian_eval.runs import pair_up, read_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
     from pathlib import Path
 
-    from cambrian_eval.estimand import Estimand
+    from cambrian_eval.estimand import Estimand, Term
     from cambrian_eval.reasons import Pair, Reason
     from cambrian_eval.runs import Run
     from cambrian_eval.statistics import Difference
     from cambrian_eval.types import ScoredAnswer
+
+MIN_UNITS = 30
+"""A stratum with fewer independent units does not tell its own spread from that of others."""
 
 NUM_BOOTSTRAP = 200
 """Resamples for a score that is no mean: each one costs the benchmark's metrics twice."""
@@ -58,7 +62,8 @@ class Comparison:
         task: Name of the benchmark.
         runs: What is compared: labels of the first and of the second.
         folders: Theirs.
-        scores: Theirs on the shared questions; None where the benchmark gives none.
+        scores: Theirs on the shared questions.
+        parse_rates: Percent of their replies to these in which an answer was found.
         full: What a perfect model scores.
         difference: Second minus first, with its 95 % interval.
         what: What the difference is of.
@@ -72,12 +77,14 @@ class Comparison:
         p: The p-value.
         flips: Questions on which they differ, losses first.
         reasons: What differs between the runs.
+        unfinished: Folders of the runs that still owe answers.
     """
 
     task: str
     runs: tuple[str, str]
     folders: tuple[Path, Path]
-    scores: tuple[float | None, float | None]
+    scores: tuple[float, float]
+    parse_rates: tuple[float, float]
     full: float
     difference: Difference
     what: str
@@ -91,6 +98,7 @@ class Comparison:
     p: float
     flips: tuple[Flip, ...]
     reasons: tuple[Reason, ...]
+    unfinished: tuple[Path, ...] = ()
 
     @property
     def causes(self) -> dict[str, int]:
@@ -108,7 +116,9 @@ class Comparison:
             **{name: getattr(self, name) for name in ("task", "runs", "full", "what", "num_shared", "num_only")},
             **{name: getattr(self, name) for name in ("gained", "lost", "mcnemar", "sign_flip", "test", "p", "causes")},
             "folders": [str(folder) for folder in self.folders],
+            "unfinished": [str(folder) for folder in self.unfinished],
             "scores": self.scores,
+            "parse_rates": self.parse_rates,
             "difference": {
                 name: value if math.isfinite(value) else None for name, value in self.difference._asdict().items()
             },
@@ -146,15 +156,17 @@ def compare(first: Path, second: Path, *, shared: bool = False) -> Comparison:
     Args:
         first: Folder of a run.
         second: Folder of another one.
-        shared: Compare on the questions that both answered, though one of the runs answered others too.
+        shared: Compare on the questions that both answered, though one of the runs answered others too or is not
+            finished.
 
     Raises:
-        EvalError: The runs do not compare: other benchmarks, other questions, or none in common.
+        EvalError: The runs do not compare: other benchmarks, other questions or none in common, or not finished.
     """
     runs = read_run(first), read_run(second)
     pairs = _pairs(*runs, shared)
-    headline = _headline(*runs)
     sides = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    headline = _headline(*runs)
+    scores = _score(runs[0], headline, sides[0]), _score(runs[1], headline, sides[1])
     found = estimand.find(headline, sides)
     measured = _measure(found, headline, sides)
     flips = sorted((_flip(pair) for pair in pairs if _change(pair)), key=lambda flip: flip.change)
@@ -162,10 +174,12 @@ def compare(first: Path, second: Path, *, shared: bool = False) -> Comparison:
         task=runs[0].task,
         runs=(runs[0].label, runs[1].label),
         folders=(first, second),
-        scores=(headline(sides[0]), headline(sides[1])),
+        scores=scores,
+        parse_rates=(parse_rate(sides[0]), parse_rate(sides[1])),
         full=found.full if found else 100.0,
         num_shared=len(pairs),
         num_only=_only(*runs),
+        unfinished=tuple(run.folder for run in runs if not run.finished),
         flips=tuple(flips),
         reasons=tuple(
             reasons.explain((runs[0].identity, runs[1].identity), (runs[0].provenance, runs[1].provenance), pairs)
@@ -199,6 +213,8 @@ def _pairs(first: Run, second: Run, shared: bool) -> list[Pair]:
             f"{_selection(second)}). Repeat one with the limit and seed of the other, finish what is not finished, or "
             "compare the shared ones with --shared."
         )
+    if not shared:
+        _check_finished(first, second)
     pairs = [(first.answers[name], second.answers[name]) for name in common]
     _check_same_data(names, pairs)
     known = [pair for pair in pairs if all(answer.score.value is not None for answer in pair)]
@@ -207,6 +223,16 @@ def _pairs(first: Run, second: Run, shared: bool) -> list[Pair]:
             f"{names}: found no question whose truth is known, expected scores. Ask a split with public answers."
         )
     return known
+
+
+def _check_finished(*runs: Run) -> None:
+    """Answers that the same failures spared in both runs are not the benchmark."""
+    for run in runs:
+        if not run.finished:
+            raise EvalError(
+                f"{run.folder}: found an evaluation that is not finished, expected an answer to every question. Repeat "
+                "its command, or compare what is there with --shared."
+            )
 
 
 def _check_same_data(names: str, pairs: Sequence[Pair]) -> None:
@@ -256,6 +282,27 @@ def _headline(first: Run, second: Run) -> Callable[[Sequence[ScoredAnswer]], flo
     return lambda answers: metrics(answers).summary.get("score")
 
 
+def _score(
+    run: Run, headline: Callable[[Sequence[ScoredAnswer]], float | None], answers: Sequence[ScoredAnswer]
+) -> float:
+    """A run's own score, made before all that rests on it.
+
+    Raises:
+        EvalError: The questions make none, or the log is too old for the benchmark's metrics.
+    """
+    from cambrian_eval.report.recorded import task_of, with_details
+
+    task = task_of(run.identity)
+    with with_details(run.folder, task) if task is not None else contextlib.nullcontext():
+        score = headline(answers)
+    if score is None:
+        raise EvalError(
+            f"{run.folder}: the {len(answers)} shared questions make no score of {run.task}, such as where it counts "
+            "pairs and no pair is whole. Compare runs that share more questions."
+        )
+    return score
+
+
 def _measure(
     found: Estimand | None,
     headline: Callable[[Sequence[ScoredAnswer]], float | None],
@@ -268,19 +315,42 @@ def _measure(
         tested = _test(counted, sides, [1.0] * len(sides[0]))
         return {"difference": _bootstrap(headline, sides), "what": "the score, which is no mean", **tested}
     first, second = (found.terms(side) for side in sides)
-    terms = [(first[key], second[key].value - first[key].value) for key in first]
-    sizes = Counter(term.stratum for term, _ in terms)
-    strata = len(sizes)
+    terms = list(first.values())
+    changes = [second[key].value - first[key].value for key in first]
+    weights = _weights(found, terms)
+    strata = _strata(terms, weights, changes)
+    totals: Counter[Hashable] = Counter()
+    for name, weight in zip(strata, weights, strict=True):
+        totals[name] += weight  # type: ignore[assignment]
+    weighted = f" weighted over {len(totals)} strata" if len(set(weights)) > 1 else ""
     return {
-        "difference": statistics.paired_difference(
-            [change for _, change in terms],
-            [term.group for term, _ in terms],
-            [term.stratum for term, _ in terms],
-            {name: found.weights[name] for name in sizes},
-        ),
-        "what": f"the score, a mean of {found.count}" + (f" weighted over {strata} strata" if strata > 1 else ""),
-        **_test(found, sides, [found.weights[term.stratum] / sizes[term.stratum] for term, _ in terms]),
+        "difference": statistics.paired_difference(changes, [term.group for term in terms], strata, totals),
+        "what": f"the score, a mean of {found.count}{weighted}",
+        **_test(found, sides, weights),
     }
+
+
+def _weights(found: Estimand, terms: Sequence[Term]) -> list[float]:
+    """How much each thing counts in the score, rounded: equal weights, summed in another order, are still equal."""
+    sizes = Counter(term.stratum for term in terms)
+    each = {name: float(f"{found.weights[name] / count:.9g}") for name, count in sizes.items()}
+    return [each[term.stratum] for term in terms]
+
+
+def _strata(terms: Sequence[Term], weights: Sequence[float], changes: Sequence[float]) -> list[Hashable]:
+    """The stratum whose spread each change adds to: its own, or one of all that weighs as much if its own shows none.
+
+    Subjects of a plain benchmark, of which a limit leaves a few questions each or in which nothing flips, have no
+    spread to speak of by themselves and need none.
+    """
+    units: dict[Hashable, set[Hashable]] = {}
+    found: dict[Hashable, set[float]] = {}
+    for term, change in zip(terms, changes, strict=True):
+        units.setdefault(term.stratum, set()).add(term.group)
+        found.setdefault(term.stratum, set()).add(change)
+    alone = {name for name in units if len(units[name]) >= MIN_UNITS and len(found[name]) > 1}
+    pooled = {weight for term, weight in zip(terms, weights, strict=True) if term.stratum not in alone}
+    return [weight if weight in pooled else term.stratum for term, weight in zip(terms, weights, strict=True)]
 
 
 def _test(

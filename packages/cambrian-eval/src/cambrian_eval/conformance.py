@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from cambrian_eval.crew import fault_of
 from cambrian_eval.errors import EvalError, ModelError, OutOfMemoryError
 from cambrian_eval.models.base import AnswersById, Choosing, Measuring, Preparing
 from cambrian_eval.picture import Picture
@@ -227,8 +228,12 @@ def _answers_open_questions(subject: _Subject) -> str:
 
 
 def _answers_blind(subject: _Subject) -> str:
-    first = subject.prompts[0]
-    return _shown(subject.answer_special(dataclasses.replace(first, content=(first.text,))).text)
+    """How many replies hang on the picture is told and not judged: a baseline looks at none."""
+    blind = [dataclasses.replace(prompt, content=(prompt.text,)) for prompt in subject.prompts]
+    replies = [subject.answer_special(prompt).text for prompt in blind]
+    seeing = [answer.text for answer in subject.answer(subject.prompts)]
+    changed = sum(one != other for one, other in zip(replies, seeing, strict=True))
+    return f"{_shown(replies[0])}; with pictures {changed} of {len(blind)} replies are others"
 
 
 def _sees_several_pictures(subject: _Subject) -> str:
@@ -390,7 +395,8 @@ def _sorted_out(given: Any, count: int) -> list[Answer | Failure]:
     _require(len(answers) == count, f"{len(answers)} answers to {count} prompts")
     for answer in answers:
         _require(isinstance(answer, Answer | Failure), f"an answer of type {type(answer).__name__}")
-        _require(isinstance(answer, Failure) or isinstance(answer.text, str), "an Answer whose text is no text")
+        fault = fault_of(answer) if isinstance(answer, Answer) else None
+        _require(fault is None, f"an Answer with {fault}")
     return answers
 
 

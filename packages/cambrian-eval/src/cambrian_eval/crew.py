@@ -7,7 +7,9 @@ checked here, once, whoever gives them.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Set
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from cambrian_eval.errors import ModelError, OutOfMemoryError
@@ -16,7 +18,7 @@ from cambrian_eval.prefetch import prepared_ahead
 from cambrian_eval.types import Answer, Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Generator, Sequence
 
     from cambrian_eval.models.base import Model
     from cambrian_eval.types import Prompt, Scoring
@@ -158,6 +160,34 @@ def _halving(
     return Asked(first.answers + second.answers, 1 + first.num_halved + second.num_halved)
 
 
+def fault_of(answer: Answer) -> str | None:
+    """What of an answer could not be logged and read back, and what is expected; None where all of it can."""
+    for field in dataclasses.fields(Answer):
+        value = getattr(answer, field.name)
+        fits, expected = _FIELDS[field.name]
+        if not fits(value):
+            return f"{field.name} {value!r:.80} of type {type(value).__name__}, expected {expected}"
+    return None
+
+
+def _is_count(value: object) -> bool:
+    return value is None or (type(value) is int and value >= 0)
+
+
+def _are_levels(value: object) -> bool:
+    """Of plain floats, for those of NumPy are none to JSON; and of levels that are no numbers none is the best."""
+    return isinstance(value, tuple | list) and all(isinstance(one, float) and math.isfinite(one) for one in value)
+
+
+_FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "text": (lambda value: isinstance(value, str), "a str"),
+    "truncated": (lambda value: isinstance(value, bool), "a bool"),
+    "image_tokens": (_is_count, "None or an int from 0 on"),
+    "reply_tokens": (_is_count, "None or an int from 0 on"),
+    "option_scores": (_are_levels, "a tuple of finite floats"),
+}
+
+
 def _checked(name: str, given: object, num_prompts: int) -> list[Answer | Failure]:
     if isinstance(given, str | Mapping | Set) or not isinstance(given, Iterable):
         raise ModelError(f"{name}: found a {type(given).__name__}, expected a sequence of answers, in order.")
@@ -171,7 +201,6 @@ def _checked(name: str, given: object, num_prompts: int) -> list[Answer | Failur
         if not isinstance(answer, Answer | Failure | str):
             kind = type(answer).__name__
             raise ModelError(f"{name}: found an answer of type {kind}, expected a text, an Answer or a Failure.")
-        if isinstance(answer, Answer) and not isinstance(answer.text, str):
-            kind = type(answer.text).__name__
-            raise ModelError(f"{name}: found an Answer with a text of type {kind}, expected a str.")
+        if isinstance(answer, Answer) and (fault := fault_of(answer)):
+            raise ModelError(f"{name}: found an Answer with {fault}.")
     return [Answer(answer) if isinstance(answer, str) else answer for answer in answers]

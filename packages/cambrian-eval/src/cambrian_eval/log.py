@@ -26,11 +26,18 @@ PART = "samples.{}.jsonl"
 RUN = "run.json"
 LOCK = ".lock"
 
-_KEYS = frozenset(
-    {"id", "group", "part", "task", "source", "question", "prompt", "instruction", "max_new_tokens", "choices"}
-    | {"pictures", "truth", "details", "reply", "truncated", "image_tokens", "reply_tokens", "option_scores"}
-    | {"extracted", "rule", "value", "halved"}
-)
+_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("id", "group", "part", "task", "source", "question", "prompt", "instruction", "reply"), (str,)),
+    **dict.fromkeys(("max_new_tokens", "halved"), (int,)),
+    **dict.fromkeys(("choices", "pictures", "option_scores"), (list,)),
+    **dict.fromkeys(("image_tokens", "reply_tokens"), (int, type(None))),
+    "truth": (str, list),
+    "details": (dict,),
+    "truncated": (bool,),
+    "extracted": (str, type(None)),
+    "rule": (str,),
+    "value": (int, float, type(None)),
+}
 
 
 @contextlib.contextmanager
@@ -169,11 +176,14 @@ def _entries(path: Path) -> Iterator[dict[str, Any]]:
 def _check_entry(entry: Any) -> None:
     if not isinstance(entry, dict):
         raise TypeError("not an object")
-    missing = sorted(_KEYS - entry.keys())
+    missing = sorted(_TYPES.keys() - entry.keys())
     if missing:
         raise KeyError(missing[0])
-    if not isinstance(entry["reply"], str):
-        raise TypeError("the reply is not a text")
+    for key, kinds in _TYPES.items():
+        if not isinstance(entry[key], kinds):
+            raise TypeError(f"{key} is a {type(entry[key]).__name__}")
+    if not all(isinstance(score, int | float) for score in entry["option_scores"]):
+        raise TypeError("option_scores are no numbers")
 
 
 def _answer(entry: dict[str, Any]) -> Answer:
@@ -222,6 +232,8 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
         held = json.loads(path.read_bytes())
     except ValueError as error:
         raise RunMismatchError(f"{path}: not JSON ({error}); choose another output.") from error
+    if not isinstance(held, dict):
+        raise RunMismatchError(f"{path}: found a {type(held).__name__}, expected an object; choose another output.")
     if held != identity:
         names = sorted(name for name in {*held, *identity} if held.get(name) != identity.get(name))
         changes = "; ".join(f"{name}: found {held.get(name)!r}, now {identity.get(name)!r}" for name in names)

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-_READ_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, EOFError, LookupError, struct.error, zlib.error)
+_READ_ERRORS = (
+    *(OSError, SyntaxError, ValueError, RuntimeError, EOFError, LookupError, struct.error, zlib.error),
+    *(TypeError, AttributeError),  # for EXIF fields of a wrong type
+)
 """What Pillow's readers raise for a damaged file."""
 
 _LONGEST_SHOWN = 200

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from cambrian_eval.types import ScoredAnswer
 
@@ -80,7 +81,7 @@ def explain(
 
 
 def cause(pair: Pair) -> str:
-    """What a flip comes with: another truth, the same reply read otherwise, a truncation, another prompt or reply."""
+    """What a flip comes with: the first of truth, reading, truncation, prompt, pictures and scoring that differs."""
     first, second = pair
     if set(first.question.answers) != set(second.question.answers):
         return "other truth"
@@ -88,7 +89,13 @@ def cause(pair: Pair) -> str:
         return "same reply, read differently"
     if first.answer.truncated != second.answer.truncated:
         return "truncated in one run"
-    return "other prompt" if _prompt(first) != _prompt(second) else "other reply to the same prompt"
+    if _prompt(first) != _prompt(second):
+        return "other prompt"
+    if _pictures(first) != _pictures(second):
+        return "other pictures"
+    if bool(first.answer.option_scores) != bool(second.answer.option_scores):
+        return "letters scored in one run"
+    return "other reply to the same prompt"
 
 
 def _settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Reason]:
@@ -143,6 +150,9 @@ def _surroundings(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterat
     sections: tuple[tuple[str, Kind], ...] = (("data", "data"), ("versions", "software"), ("hardware", "software"))
     for section, kind in sections:
         here, there = first.get(section) or {}, second.get(section) or {}
+        if bool(here) != bool(there):
+            yield Reason(kind, f"{section}: known of the {'first' if here else 'second'} run only")
+            continue
         for name in sorted({*here, *there}):
             if here.get(name) != there.get(name):
                 yield Reason(kind, f"{name}: {_show(here.get(name))} against {_show(there.get(name))}")
@@ -174,6 +184,8 @@ def _of(changed: Sequence[Pair], pairs: Sequence[Pair]) -> str:
 
 
 def _show(value: object) -> str:
+    if isinstance(value, Mapping):
+        value = ", ".join(f"{name} {_show(held)}" for name, held in value.items())
     text = "none" if value is None else repr(value) if isinstance(value, str) and not value.strip() else str(value)
     text = _HASH.sub(lambda found: found[0][:12], text.replace("\n", "\\n"))
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

@@ -21,7 +21,7 @@ from cambrian_eval.errors import EvalError
 from cambrian_eval.judge import VERDICTS, agreement, judge, judged
 from cambrian_eval.log import PART, RUN, SAMPLES, SampleLog, hold
 from cambrian_eval.prompt_forms import score_reply
-from cambrian_eval.report.recorded import read_recorded, task_of
+from cambrian_eval.report.recorded import read_recorded, task_of, with_details
 from cambrian_eval.report.table import rules_of
 from cambrian_eval.report.verdicts import read_judgements
 from cambrian_eval.rubric import rubric_for
@@ -171,10 +171,11 @@ def _rescore(
     progress: Callable[[int, int], None] | None,
 ) -> Rescored:
     task = _task(folder, held, compat)
-    scored = [_score(folder, task, held, answer) for answer in held.answers]
+    with with_details(folder, task):
+        scored = [_score(task, held, answer) for answer in held.answers]
+        result = _result(folder, task, held, scored, compat, target)
     changes = tuple(sorted(_changes(held.answers, scored), key=_weight))
     old = _headline(held.result)
-    result = _result(folder, task, held, scored, compat, target)
     if target is not None and target != folder:
         _copy_logs(folder, target)
     result = _with_judge(result, task, scored, client, target, progress)
@@ -223,15 +224,8 @@ def _task(folder: Path, held: Recorded, compat: str | None) -> Task:
     return resolve(str(run["task"]), compat)
 
 
-def _score(folder: Path, task: Task, held: Recorded, answer: ScoredAnswer) -> ScoredAnswer:
-    try:
-        score = score_reply(task.score, held.identity.get("prompt", "direct"), answer.question, answer.answer.text)
-    except KeyError as error:
-        raise EvalError(
-            f"{folder}: question {answer.question.id} has no detail {error} in its log, by which version "
-            f"{task.version} of {task.name} scores (the run has version {held.identity.get('task_version')}). "
-            "Evaluate it again."
-        ) from error
+def _score(task: Task, held: Recorded, answer: ScoredAnswer) -> ScoredAnswer:
+    score = score_reply(task.score, held.identity.get("prompt", "direct"), answer.question, answer.answer.text)
     return dataclasses.replace(answer, score=score)
 
 

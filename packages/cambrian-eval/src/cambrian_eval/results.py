@@ -91,13 +91,18 @@ def summarise(
 def write_result(task: Task, result: Result, scored: Sequence[ScoredAnswer], failures: Mapping[str, Failure]) -> None:
     """Write `metrics.json`, `failures.json`, `report.html` and, where the answers are secret, the server's file."""
     document = {**result.to_dict(), "provenance": result.provenance}
-    reasons = {name: failure.reason for name, failure in failures.items()}
     write_atomically(result.output / METRICS, json.dumps(document, indent=2) + "\n")
-    write_atomically(result.output / FAILURES, json.dumps(reasons, indent=2) + "\n")
+    write_failures(result.output, failures)
     write_report(result.output / REPORT, result, scored)
     if task.submission is not None and all(answer.score.value is None for answer in scored):
         firsts = [permutation.restore(answer) for answer in scored]
         write_atomically(result.output / task.submission.file, task.submission.write(firsts))
+
+
+def write_failures(folder: Path, failures: Mapping[str, Failure]) -> None:
+    """Write why questions have no answer: `failures.json`."""
+    reasons = {name: failure.reason for name, failure in failures.items()}
+    write_atomically(folder / FAILURES, json.dumps(reasons, indent=2) + "\n")
 
 
 def provenance(identity: dict[str, Any], dataset: dict[str, Any], model: Description) -> dict[str, Any]:

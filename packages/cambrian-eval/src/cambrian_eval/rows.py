@@ -126,7 +126,7 @@ class Row:
         """The picture in `field`: its bytes, or the name of a file in the data's folder.
 
         Args:
-            field: Holds `{"bytes", "path"}`, as the hub's tables do, or a file's name.
+            field: Holds `{"bytes", "path"}`, as the hub's tables do, the bytes alone, or a file's name.
             file: The field that names the picture, and its file where `field` is null or absent.
 
         Raises:
@@ -155,6 +155,8 @@ class Row:
     def _picture(self, field: str, value: Any, named: str) -> Picture:
         if isinstance(value, str):
             return self.album.file(value, self.place)
+        if isinstance(value, bytes) and value:
+            return self.album.embedded(named or self.place, value)
         data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (None, None)
         if not isinstance(data, bytes | None):
             raise DataError(f"{self.place}: found {field}.bytes of type {type(data).__name__}, expected bytes.")

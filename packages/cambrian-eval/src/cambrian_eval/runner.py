@@ -22,7 +22,7 @@ from cambrian_eval.log import SampleLog, claim, hold
 from cambrian_eval.models import load_model
 from cambrian_eval.plan import Plan, estimate_lengths, make_plan, unique_requests
 from cambrian_eval.prompt_forms import score_reply
-from cambrian_eval.results import TIMING, identify, provenance, summarise, write_result
+from cambrian_eval.results import FAILURES, TIMING, identify, provenance, summarise, write_failures, write_result
 from cambrian_eval.tasks import TASKS
 from cambrian_eval.types import Answer, Failure, ScoredAnswer
 from cambrian_eval.verification import verify
@@ -187,6 +187,7 @@ def _alone(run: _Run) -> Result:
             run.progress(len(log.answers), len(run.jobs))
 
         failures = _ask(run, planned.plan, log, range(len(planned.plan.batches)), tell)
+        write_failures(run.output, failures)  # also where there is no score for want of answers
         scored = _scored(run, log)
         result = _result(run, log, scored, failures, planned.verification)
         log.finish(scored)
@@ -216,6 +217,8 @@ def _together(run: _Run) -> Result:
             meeting.wait_for_result()  # until then the parts of the log are being put together
         log.read()
         failures = _unanswered(run, log, failures)
+        if meeting.rank == 0:
+            write_failures(run.output, failures)
         scored = _scored(run, log)
         result = _result(run, log, scored, failures, planned.verification)
         if meeting.rank == 0:
@@ -317,7 +320,7 @@ def _check_coverage(jobs: Sequence[Job], scored: Sequence[ScoredAnswer], failure
         reason = next(iter(failures.values())).reason
         raise ModelError(
             f"the model failed on {len(failures)} of {len(jobs)} questions, on all of {names} ({reason}); there is no "
-            "score without them. Run again to ask the failed ones."
+            f"score without them. {FAILURES} holds all reasons; run again to ask the failed ones."
         )
 
 

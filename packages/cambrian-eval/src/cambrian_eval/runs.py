@@ -1,4 +1,4 @@
-"""Finished evaluations on disk: one folder each, and which of two sets of folders belong together."""
+"""Evaluations on disk: one folder each, and which of two sets of folders belong together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from cambrian_eval import permutation
 from cambrian_eval.errors import EvalError
-from cambrian_eval.log import RUN, read_answers
+from cambrian_eval.log import PART, RUN, read_answers
+from cambrian_eval.report.table import asked
 from cambrian_eval.results import METRICS
 
 if TYPE_CHECKING:
@@ -20,19 +21,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """What a finished evaluation left in its folder.
+    """What an evaluation left in its folder.
 
     Attributes:
         folder: Where.
         identity: Its `run.json`.
         provenance: What its `metrics.json` says of data, versions and hardware; empty where there is none yet.
         answers: By question id; of a permuted run those in the published order.
+        finished: Whether it has an answer to every question that it was to ask.
     """
 
     folder: Path
     identity: Mapping[str, Any]
     provenance: Mapping[str, Any]
     answers: Mapping[str, ScoredAnswer]
+    finished: bool
 
     @property
     def task(self) -> str:
@@ -42,14 +45,11 @@ class Run:
     @property
     def label(self) -> str:
         """Model and what sets this run apart from a plain one."""
-        plain = {"mode": "normal", "prompt": "direct", "scoring": "generate", "compat": None, "limit": None}
-        own = {name: self.identity.get(name, usual) for name, usual in plain.items()}
-        apart = [f"{name} {value}" for name, value in own.items() if value != plain[name]]
-        return ", ".join([str(self.identity["model"]), *apart])
+        return ", ".join([str(self.identity["model"]), *asked(self.identity)])
 
 
 def read_run(folder: Path) -> Run:
-    """Read a finished evaluation.
+    """Read an evaluation.
 
     Raises:
         EvalError: The folder holds none, or it is damaged.
@@ -63,9 +63,11 @@ def read_run(folder: Path) -> Run:
     if missing:
         raise EvalError(f"{folder / RUN}: missing {missing[0]}, expected what `cambrian eval` writes.")
     held = folder / METRICS
-    provenance = _read_json(held).get("provenance", {}) if held.is_file() else {}
-    published = [permutation.restore(answer) for answer in read_answers(folder) if _is_published_order(answer)]
-    return Run(folder, identity, provenance, {answer.question.id: answer for answer in published})
+    document: dict[str, Any] = _read_json(held) if held.is_file() else {"complete": False}
+    finished = bool(document.get("complete", True)) and not any(folder.glob(PART.format("*")))
+    published = [permutation.restore(answer) for answer in read_answers(folder) if is_published_order(answer)]
+    by_id = {answer.question.id: answer for answer in published}
+    return Run(folder, identity, document.get("provenance") or {}, by_id, finished)
 
 
 def pair_up(folders: Sequence[Path]) -> list[tuple[Path, Path]]:
@@ -127,7 +129,8 @@ def _by_task(runs: dict[str, Path], taken: Collection[str]) -> dict[str, list[st
     return tasks
 
 
-def _is_published_order(answer: ScoredAnswer) -> bool:
+def is_published_order(answer: ScoredAnswer) -> bool:
+    """Whether its options stood as the benchmark has them, and not as `--permute` turned them."""
     return not answer.question.details.get(permutation.KEY, {"number": 0})["number"]
 
 

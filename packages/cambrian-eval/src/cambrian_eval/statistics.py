@@ -21,6 +21,9 @@ EXACT_FLIPS = 2**14
 
 NUM_RESAMPLES = 9999
 
+NO_SPREAD = 1e-20
+"""Variances below are those of groups that do not differ, and what rounding leaves of them."""
+
 
 class Interval(NamedTuple):
     """A confidence interval, both ends included."""
@@ -102,8 +105,9 @@ def clustered_mean(values: Sequence[float], groups: Sequence[Hashable], level: f
     Shares of right answers get Wilson's interval at the effective number of questions: their number over the design
     effect, corrected for few groups by the squared ratio of the t quantiles, never more than their number, so that
     questions that stand alone have Wilson's interval itself. Graded values get the t interval of the cluster-robust
-    standard error. Values that do not differ, and values of a single group, have no spread to go by: they get Wilson's
-    interval at the number of groups, the widest that a mean of values from 0 to 1 can need.
+    standard error. Values that do not differ, graded ones of groups that do not, and values of a single group have no
+    spread to go by: they get Wilson's interval at the number of groups, the widest that a mean of values from 0 to 1
+    can need.
 
     Raises:
         DataError: There are no values.
@@ -125,6 +129,8 @@ def clustered_mean(values: Sequence[float], groups: Sequence[Hashable], level: f
         few = (_t_quantile(len(values) - 1, level) / _t_quantile(num_units - 1, level)) ** 2
         effective = len(values) * min(1.0, few / effect if effect else 1.0)
         return Estimate(mean, *_wilson(mean, effective, level), num_units, effect)
+    if variance < NO_SPREAD:
+        return Estimate(mean, *_wilson(mean, num_units, level), num_units, effect)
     margin = _t_quantile(num_units - 1, level) * math.sqrt(variance)
     return Estimate(mean, max(0.0, mean - margin), min(1.0, mean + margin), num_units, effect)
 
@@ -182,12 +188,16 @@ def paired_difference(
     """The mean of paired differences, weighted by stratum, with a t interval that counts groups as independent.
 
     Variances are those of `cluster_variance`, added over strata with their weights squared; a group that reaches into
-    several strata counts once. Degrees of freedom are Welch's and Satterthwaite's. One stratum of questions that stand
-    alone gives the interval of the paired t test; two strata of weights 1 and -1 give Welch's. Where a stratum has a
-    single group, nothing is known of its spread and the interval is infinite.
+    several strata counts once. Degrees of freedom are Welch's and Satterthwaite's, and fewer than there are groups. One
+    stratum of questions that stand alone gives the interval of the paired t test; two strata of weights 1 and -1 give
+    Welch's. Where a stratum has a single group, nothing is known of its spread and the interval is infinite.
+
+    A stratum whose groups do not differ, such as one in which no question flips, has no variance, and yet may hide a
+    difference that is too rare to have been seen. It adds the ends of Tango's interval at the number of groups, as
+    `combine` does, and to the standard error half that interval over the normal quantile.
 
     Args:
-        differences: Score of the second run minus that of the first, by question.
+        differences: Score of the second run minus that of the first, by question, from -1 to 1.
         groups: Of every question: what it is not independent of.
         strata: Of every question: the part of the score it belongs to; one if None.
         weights: Of every stratum; 1 where there is one.
@@ -195,6 +205,9 @@ def paired_difference(
 
     Raises:
         DataError: There are no questions.
+
+    Source: Tango, "Equivalence test and confidence interval for the difference in proportions for the paired-sample
+    design" (1998), of which `_unseen` is the case without spread.
     """
     if not differences:
         raise DataError("found no shared questions to compare on, expected at least one.")
@@ -203,31 +216,35 @@ def paired_difference(
     parts = _by_stratum(differences, groups, strata)
     means = {name: math.fsum(values) / len(values) for name, (values, _) in parts.items()}
     mean = math.fsum(weights[name] * means[name] for name in parts)
-    variances = {
-        name: (weights[name] ** 2 * cluster_variance(values, members), len(set(members)))
-        for name, (values, members) in parts.items()
-    }
+    counts = {name: len(set(members)) for name, (_, members) in parts.items()}
+    num_units = len(set(groups))
+    if min(counts.values()) == 1:
+        return Difference(mean, -math.inf, math.inf, math.inf, 0.0, num_units, 1.0)
+    variances = {name: cluster_variance(values, members) for name, (values, members) in parts.items()}
     scales = {
-        name: weights[name] / len(values) * math.sqrt(count / (count - 1)) if (count := variances[name][1]) > 1 else 0.0
+        name: weights[name] / len(values) * math.sqrt(counts[name] / (counts[name] - 1))
         for name, (values, _) in parts.items()
     }
     pulls = [(d - means[name]) * scales[name] for d, name in zip(differences, strata, strict=True)]
-    known = all(count > 1 for _, count in variances.values())
-    variance = math.fsum(total**2 for total in _sums(pulls, groups)) if known else math.inf
-    dof = _welch(list(variances.values())) if known else 0.0
+    variance = math.fsum(total**2 for total in _sums(pulls, groups))
+    dof = min(_welch([(weights[name] ** 2 * variances[name], counts[name]) for name in parts]), num_units - 1.0)
+    margin = _t_quantile(dof, level) * math.sqrt(variance)
+    unseen = [_unseen(weights[name], means[name], counts[name], level) for name in parts if variances[name] < NO_SPREAD]
+    below, above = (math.hypot(margin, *(part[side] for part in unseen)) for side in (0, 1))
+    halves = [(part[0] + part[1]) / 2 / _normal_quantile(level) for part in unseen]
     alone = math.fsum(
         weights[name] ** 2 * cluster_variance(values, range(len(values))) for name, (values, _) in parts.items()
     )
-    margin = _t_quantile(dof, level) * math.sqrt(variance) if known else math.inf
-    effect = variance / alone if known and alone else 1.0
-    return Difference(mean, mean - margin, mean + margin, math.sqrt(variance), dof, len(set(groups)), effect)
+    effect = variance / alone if alone and num_units < len(differences) else 1.0
+    error = math.hypot(math.sqrt(variance), *halves)
+    return Difference(mean, mean - below, mean + above, error, dof, num_units, effect)
 
 
 def detectable(standard_error: float, level: float = 0.95, power: float = 0.8) -> float:
     """The smallest true difference that a comparison of this standard error shows in a `power` share of cases."""
     from scipy.special import ndtri  # type: ignore[import-untyped]
 
-    return float(ndtri(0.5 + level / 2) + ndtri(power)) * standard_error
+    return (_normal_quantile(level) + float(ndtri(power))) * standard_error
 
 
 def mcnemar(num_gained: int, num_lost: int) -> float:
@@ -346,12 +363,26 @@ def constant_levels(truths: Sequence[str]) -> dict[str, float]:
 
 def _wilson(mean: float, num: float, level: float) -> Interval:
     """Wilson's interval at any effective number of questions."""
-    from scipy.special import ndtri
-
-    z = float(ndtri(0.5 + level / 2))
+    z = _normal_quantile(level)
     centre = (mean + z**2 / (2 * num)) / (1 + z**2 / num)
     margin = z / (1 + z**2 / num) * math.sqrt(mean * (1 - mean) / num + z**2 / (4 * num**2))
     return Interval(max(0.0, centre - margin), min(1.0, centre + margin))
+
+
+def _unseen(weight: float, mean: float, num: int, level: float) -> tuple[float, float]:
+    """How far below and above a weighted mean of differences that are all alike the true one may lie.
+
+    Tango's interval: as if z squared further groups had all gone to one extreme, or all to the other.
+    """
+    share = abs(weight) / (1 + num / _normal_quantile(level) ** 2)
+    below, above = share * (1 + mean), share * (1 - mean)
+    return (below, above) if weight > 0 else (above, below)
+
+
+def _normal_quantile(level: float) -> float:
+    from scipy.special import ndtri
+
+    return float(ndtri(0.5 + level / 2))
 
 
 def _t_quantile(dof: float, level: float) -> float:

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cambrian_eval.atomic import write_atomically
-from cambrian_eval.errors import RunMismatchError
+from cambrian_eval.errors import EvalError, RunMismatchError
 from cambrian_eval.types import Answer
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def verify(
 
     Raises:
         RunMismatchError: The folder holds the comparison of another batch size.
+        EvalError: What it holds is damaged.
     """
     path = folder / VERIFICATION
     if path.exists():
@@ -95,10 +96,14 @@ def _ask(
 
 
 def _read(path: Path, batch_size: int) -> Verification:
-    held = json.loads(path.read_bytes())
-    if held["batch_size"] != batch_size:
+    try:
+        held = json.loads(path.read_bytes())
+        found = Verification(held["batch_size"], held["n"], held["n_equal"], tuple(held["different"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise EvalError(f"{path}: found no comparison of batches ({error!r}). Delete it to compare again.") from error
+    if found.batch_size != batch_size:
         raise RunMismatchError(
-            f"{path.parent}: batches of {held['batch_size']} were verified here, now they have {batch_size}. Use that "
+            f"{path.parent}: batches of {found.batch_size} were verified here, now they have {batch_size}. Use that "
             "batch size, or choose another output."
         )
-    return Verification(held["batch_size"], held["n"], held["n_equal"], tuple(held["different"]))
+    return found

@@ -149,12 +149,12 @@ class Workers:
         while not all(worker.is_loaded for worker in self._workers):
             for worker, message in self._messages():
                 if message is None:
-                    raise ModelError(f"{self._spec}: {self._obituary(worker)} It was loading the model.")
+                    raise ModelError(f"{self._obituary(worker)} It was loading the model.")
                 worker.is_loaded = True
         self._workers[0].send("describe", {})
         message = wire.receive(self._workers[0].socket)
         if message is None:
-            raise ModelError(f"{self._spec}: {self._obituary(self._workers[0])} It was describing the model.")
+            raise ModelError(f"{self._obituary(self._workers[0])} It was describing the model.")
         _raise_sent(message)
         self.description = Description(**message.body)
 

@@ -29,6 +29,7 @@ app = typer.Typer(
 Plot = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw it: a PNG file.")]
 WIDEST = 17  # columns of a table that is shown whole
 GAP_COLUMNS = ["benchmark", "model", "with", "without", "gap", "95 % interval", "chance", "without above chance", "n"]
+PARSED = "parsed %: with, without"
 
 
 @app.command()
@@ -59,7 +60,9 @@ def gaps(
     check_plot(plot)
     with report(as_json) as out:
         found = read_gaps(table) if table is not None else gaps_of_runs(runs or [])
-        out.table("What pictures add, smallest first", GAP_COLUMNS, [_gap_row(gap) for gap in found])
+        parsed = [PARSED] if runs else []
+        rows = [[*_gap_row(gap), *_parse_rates(gap)] for gap in found]
+        out.table("What pictures add, smallest first", [*GAP_COLUMNS, *parsed], rows)
         models = {gap.model for gap in found}
         averaged = average(found) if runs and len(models) > 1 else []
         if averaged:
@@ -166,6 +169,7 @@ def show_table(
 ) -> None:
     """Print a published table with its source, or the table of your own runs."""
     from cambrian_eval.analysis.published import PUBLISHED, find
+    from cambrian_eval.report.csv import write_csv
 
     check_place(csv)
     with report(as_json) as out:
@@ -184,7 +188,7 @@ def show_table(
         for line in filter(None, (about.get("source"), about.get("note"))):
             out.line(line)
         if csv is not None:
-            csv.write_text(_csv_text([columns, *rows]), encoding="utf-8")
+            csv.write_text(write_csv(columns, rows), encoding="utf-8")
             out.line(f"table: {csv}")
         out.result({**about, "rows": [dict(zip(columns, row, strict=True)) for row in rows], "csv": csv})
 
@@ -249,7 +253,7 @@ def _tell_agreement(out: Report, agreement: "Agreement") -> None:
     placed = num - len(agreement.misplaced)
     out.line(
         f"{placed} of {num} benchmarks lie where the paper puts them; {100 * agreement.chance:.2f} % of random "
-        "regroupings of these sizes place as many"
+        "regroupings of these sizes place as many, the way of clustering taken as given"
     )
     for name, elsewhere in agreement.misplaced.items():
         out.line(f"  {name}: {agreement.expected[name]} in the paper, here with {elsewhere or 'none of its groups'}")
@@ -283,21 +287,12 @@ def _agreement_fields(agreement: "Agreement") -> dict[str, Any]:
 
 
 def _correlations_csv(correlation: "Correlation") -> str:
-    lines = [["benchmark", *correlation.benchmarks]]
-    lines += [
-        [name, *(f"{value:.6f}" for value in row)]
-        for name, row in zip(correlation.benchmarks, correlation.matrix.tolist(), strict=True)
-    ]
-    return _csv_text(lines)
+    from cambrian_eval.report.csv import write_csv
 
-
-def _csv_text(lines: list[list[str]]) -> str:
-    return "".join(f"{','.join(map(_csv_cell, line))}\n" for line in lines)
-
-
-def _csv_cell(text: str) -> str:
-    quoted = text.replace('"', '""')
-    return f'"{quoted}"' if any(mark in text for mark in ',"\n') else text
+    rows = zip(correlation.benchmarks, correlation.matrix.tolist(), strict=True)
+    return write_csv(
+        ["benchmark", *correlation.benchmarks], [[name, *(round(value, 6) for value in row)] for name, row in rows]
+    )
 
 
 def _gap_row(gap: "Gap") -> list[str]:
@@ -305,7 +300,12 @@ def _gap_row(gap: "Gap") -> list[str]:
     chance = "" if gap.chance is None else f"{gap.chance:.1f}"
     above = "" if gap.above_chance is None else f"{gap.above_chance:+.1f}"
     levels = (f"{gap.enabled:.1f}", f"{gap.disabled:.1f}", f"{gap.gap:+.1f}")
-    return [gap.benchmark, gap.model, *levels, ends, chance, above, f"{gap.num} {gap.basis}"]
+    basis = gap.basis if gap.num != 1 else gap.basis.removesuffix("s")
+    return [gap.benchmark, gap.model, *levels, ends, chance, above, f"{gap.num} {basis}"]
+
+
+def _parse_rates(gap: "Gap") -> list[str]:
+    return [] if gap.parse_rates is None else [", ".join(f"{rate:.1f}" for rate in gap.parse_rates)]
 
 
 def _described(table: "Published") -> list[str]:

@@ -26,7 +26,7 @@ def check_model(
 
     with report(as_json) as out:
         silence_libraries()
-        with progress(f"checking {model}") as advance:
+        with progress("checking the model") as advance:
             found = check(lambda: evaluation.load_model(model), advance)
         rows = [[one.name, one.outcome, " ".join(one.detail.split())] for one in found.checks]
         out.table(f"{found.model}: {len(found.checks)} checks", ["check", "outcome", "found"], rows)

@@ -19,7 +19,10 @@ def compare(
         ),
     ],
     shared: Annotated[
-        bool, typer.Option("--shared", help="Compare on shared questions though one of the runs answered others too.")
+        bool,
+        typer.Option(
+            "--shared", help="Compare on shared questions though a run answered others too, or is unfinished."
+        ),
     ] = False,
     flips: Annotated[
         int, typer.Option(min=0, metavar="N", help="Questions that score differently, shown for each pair of runs.")
@@ -38,7 +41,7 @@ def compare(
         family = compare_all(runs, shared=shared)
         out.table(*comparison.overview(family))
         for found in family.comparisons:
-            out.line(f"{found.task}: {found.runs[0]} against {found.runs[1]}")
+            out.line(comparison.heading(found))
             for note in comparison.notes(found):
                 out.line(f"  {note}")
             if flips and found.flips:

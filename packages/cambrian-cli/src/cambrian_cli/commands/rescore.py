@@ -101,7 +101,7 @@ def _show_judge(out: Report, found: "Rescored") -> None:
 
 
 def _row(change: "Change") -> list[str]:
-    return [change.id, _shorten(change.reply), *_reading(change.old), *_reading(change.new)]
+    return [_shorten(change.id), _shorten(change.reply), *_reading(change.old), *_reading(change.new)]
 
 
 def _reading(score: "Score") -> tuple[str, str, str]:
@@ -110,5 +110,6 @@ def _reading(score: "Score") -> tuple[str, str, str]:
 
 
 def _shorten(text: str) -> str:
-    line = " ".join(text.split()) or "(empty)"
+    shown = "".join(letter if letter.isprintable() else " " for letter in text)  # a reply must not steer the terminal
+    line = " ".join(shown.split()) or "(empty)"
     return line if len(line) <= MAX_TEXT else line[: MAX_TEXT - 1] + "…"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cambrian_cli.commands.train import AsJson
+from cambrian_cli.errors import CommandError
 from cambrian_cli.output import report
 from cambrian_cli.quick import QUICK
 
@@ -64,10 +65,13 @@ def list_groups(group: GroupName = None, as_json: AsJson = False) -> None:
 def show(name: TaskName, as_json: AsJson = False) -> None:
     """Print a benchmark's data, an example prompt, its rule and its metrics. Reads no data and downloads none."""
     from cambrian_eval.examples import example_files, example_questions
+    from cambrian_eval.groups import GROUPS
     from cambrian_eval.listing import describe
     from cambrian_eval.tasks import TASKS
 
     with report(as_json) as out:
+        if name in GROUPS:
+            raise CommandError(f'"{name}" is a group of benchmarks; "cambrian tasks groups {name}" lists them.')
         task = TASKS.get(name)
         prompt = task.prompt(example_questions(task)[0])
         facts = describe(task) | {

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from cambrian_eval.compare import compare
@@ -24,9 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from cambrian_eval.runs import Run
     from cambrian_eval.statistics import Difference
 
 FIELDS = ("benchmark", "enabled", "disabled")
+
+_OWN = frozenset({"mode", "prompts_sha256", "seed", "verify_batching"})
+"""What of `run.json` may differ between a run with pictures and the one without; another seed has other ids."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Gap:
         num: Number of questions, or of models.
         full: What a perfect model scores.
         basis: What the interval is over: "questions" or "models".
+        parse_rates: Percent of replies in which an answer was found, with pictures and without; None where not known.
     """
 
     benchmark: str
@@ -54,6 +59,7 @@ class Gap:
     num: int
     basis: str
     full: float = 100.0
+    parse_rates: tuple[float, float] | None = None
 
     @property
     def gap(self) -> float:
@@ -73,6 +79,8 @@ class Gap:
 def gaps_of_runs(folders: Sequence[Path]) -> list[Gap]:
     """The gap of every benchmark and model of which there is a run with pictures and one without.
 
+    Both are of the same weights and data, asked and read in the same way: pictures are all that a gap is made of.
+
     Args:
         folders: Runs, or folders of runs.
 
@@ -80,20 +88,25 @@ def gaps_of_runs(folders: Sequence[Path]) -> list[Gap]:
         DataError: Two runs of one kind, or a run without its counterpart.
         EvalError: Runs that do not compare.
     """
-    runs: dict[tuple[str, str], dict[str, Path]] = {}
-    for run in [run for folder in folders for run in runs_below(folder).values()]:
-        identity = read_run(run).identity
-        mode = str(identity.get("mode", "normal"))
-        held = runs.setdefault((str(identity["task"]), str(identity["model"])), {})
+    runs: dict[str, dict[str, Run]] = {}
+    for run in [read_run(run) for folder in folders for run in runs_below(folder).values()]:
+        mode = str(run.identity.get("mode", "normal"))
+        shared = {name: value for name, value in run.identity.items() if name not in _OWN}
+        held = runs.setdefault(json.dumps(shared, sort_keys=True), {})
         if mode in held:
-            raise DataError(f"{run} and {held[mode]}: found two runs of {identity['task']}, mode {mode}, expected one.")
+            raise DataError(
+                f"{run.folder} and {held[mode].folder}: found two runs of {run.task}, mode {mode}, expected one."
+            )
         if mode in ("normal", "blind"):
             held[mode] = run
-    for (task, model), held in runs.items():
+    for held in runs.values():
         if len(held) == 1:
             mode, run = next(iter(held.items()))
             needed = "cambrian eval --blind" if mode == "normal" else "cambrian eval without --blind"
-            raise DataError(f"{run}: found {task} by {model}, {mode}, without its counterpart. Add it with {needed}.")
+            raise DataError(
+                f"{run.folder}: found {run.task} by {run.identity['model']}, {mode}, without its counterpart of the "
+                f"same weights, data, prompt and rules. Add it with {needed}."
+            )
     found = [_gap(held["blind"], held["normal"]) for held in runs.values() if held]
     return sorted(found, key=_share)
 
@@ -118,7 +131,7 @@ def average(gaps: Sequence[Gap]) -> list[Gap]:
     for gap in gaps:
         by_benchmark.setdefault(gap.benchmark, []).append(gap)
     found = [
-        replace(_over_models(name, [(g.enabled, g.disabled) for g in own], own[0].chance), full=own[0].full)
+        _over_models(name, [(g.enabled, g.disabled) for g in own], own[0].chance, own[0].full)
         for name, own in by_benchmark.items()
     ]
     return sorted(found, key=_share)
@@ -129,22 +142,20 @@ def _share(gap: Gap) -> float:
     return 100 * gap.gap / gap.full
 
 
-def _gap(blind: Path, normal: Path) -> Gap:
-    found = compare(blind, normal)
+def _gap(blind: Run, normal: Run) -> Gap:
+    found = compare(blind.folder, normal.folder)
     disabled, enabled = found.scores
-    if disabled is None or enabled is None:
-        raise DataError(f"{blind} and {normal}: found no score, for the answers of {found.task} are secret.")
-    model = str(read_run(normal).identity["model"])
     return Gap(
         benchmark=found.task,
-        model=model,
+        model=normal.label,
         enabled=enabled,
         disabled=disabled,
         interval=_interval(found.difference),
-        chance=_chance(normal),
+        chance=_chance(normal.folder),
         num=found.num_shared,
         basis="questions",
         full=found.full,
+        parse_rates=(found.parse_rates[1], found.parse_rates[0]),
     )
 
 
@@ -184,11 +195,12 @@ def _average(path: Path, name: str, rows: Sequence[Mapping[str, str]]) -> Gap:
     return _over_models(name, pairs, chances.pop() if chances else None)
 
 
-def _over_models(name: str, pairs: Sequence[tuple[float, float]], chance: float | None) -> Gap:
-    found = paired_difference([enabled - disabled for enabled, disabled in pairs], range(len(pairs)))
+def _over_models(name: str, pairs: Sequence[tuple[float, float]], chance: float | None, full: float = 100.0) -> Gap:
+    changes = [(enabled - disabled) / full for enabled, disabled in pairs]
+    found = paired_difference(changes, range(len(pairs)), weights={"": full})
     means = [math.fsum(side) / len(pairs) for side in zip(*pairs, strict=True)]
     label = f"{len(pairs)} models" if len(pairs) > 1 else "1 model"
-    return Gap(name, label, means[0], means[1], _interval(found), chance, len(pairs), "models")
+    return Gap(name, label, means[0], means[1], _interval(found), chance, len(pairs), "models", full)
 
 
 def _number(path: Path, row: Mapping[str, str], column: str) -> float:

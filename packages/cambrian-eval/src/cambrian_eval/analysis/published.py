@@ -7,6 +7,7 @@ the averages of categories against the data of the project page's plot; both agr
 from __future__ import annotations
 
 import csv
+import dataclasses
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -171,7 +172,7 @@ def score_table(name: str, setting: str | None = None) -> ScoreTable:
         return backbones(setting)
     if name != "final-models":
         raise unknown_name("table of scores", name, SCORE_TABLES)
-    table = read_csv(PUBLISHED[name].file)
+    table = dataclasses.replace(read_csv(PUBLISHED[name].file), title="final models of the paper")
     return table.select(benchmarks=[task for tasks in CATEGORIES.values() for task in tasks])
 
 

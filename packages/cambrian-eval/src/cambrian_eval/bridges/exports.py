@@ -43,14 +43,21 @@ def export_predictions(run: Path, form: str, output: Path) -> list[Path]:
         The files written.
 
     Raises:
-        EvalError: An unknown form, or the folder holds no finished evaluation.
+        EvalError: An unknown form, the folder holds no finished evaluation, or the files cannot lie in `output`.
     """
     if form not in FORMS:
         raise EvalError(f'found format "{form}", expected {" or ".join(FORMS)}.')
     identity, metrics = _read_json(run / RUN), _read_json(run / METRICS)
+    if not metrics.get("complete"):
+        raise EvalError(
+            f"{run}: found an evaluation with {metrics.get('n_failed')} questions not answered, expected a finished "
+            "one; run it again to ask them."
+        )
     answers = read_answers(run)
     if not answers:
         raise EvalError(f"{run}: found no answers, expected a finished evaluation; run it first.")
+    if output.exists() and not output.is_dir():
+        raise EvalError(f"{output}: found a file, expected a folder to write into; choose another output.")
     output.mkdir(parents=True, exist_ok=True)
     files = FORMS[form](run, identity, metrics, answers)
     for name, text in files.items():

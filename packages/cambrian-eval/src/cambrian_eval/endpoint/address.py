@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import re
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -11,6 +13,7 @@ from cambrian_eval.errors import ModelError
 KEY_VARIABLE = "OPENAI_API_KEY"
 FORM = "BASE_URL#MODEL, as in http://127.0.0.1:8000/v1#my-model"
 HIDDEN = "***"
+TELLING = 12  # characters from which on a secret is no word that a reply might hold by itself
 
 
 @dataclass(frozen=True)
@@ -62,10 +65,16 @@ class Address:
             text = text.replace(secret, HIDDEN)
         return text
 
+    def is_told_in(self, text: str) -> bool:
+        """Whether a text holds the key or the credentials. Short ones, such as "EMPTY", are words like others."""
+        return any(len(secret) >= TELLING and secret in text for secret in self._secrets())
+
     def _secrets(self) -> list[str]:
         parts = urlsplit(self.url)
-        given = parts.password or ""
-        return [self.key, given, unquote(given), *(value for _, value in parse_qsl(parts.query))]
+        user, password = parts.username or "", parts.password or ""
+        given = password or user  # a token may stand where the user does
+        header = base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode() if given else ""
+        return [self.key, given, unquote(given), header, *(value for _, value in parse_qsl(parts.query))]
 
 
 def _split(base: str) -> SplitResult | None:
@@ -82,5 +91,6 @@ def _host(parts: SplitResult) -> str:
 
 
 def _shown(base: str) -> str:
-    """A base URL that could not be read, without what stands before an @."""
-    return f"{HIDDEN}@{base.rpartition('@')[2]}" if "@" in base else base
+    """A base URL that could not be read, without what stands before an @ and without its query."""
+    place, *query = re.split("[?&]", base.rpartition("@")[2], maxsplit=1)
+    return (f"{HIDDEN}@" if "@" in base else "") + place + (f"?{HIDDEN}" if query else "")

@@ -23,6 +23,7 @@ from cambrian_eval.endpoint.wire import (
     WithheldReplyError,
     error_message,
     read_body,
+    shorten,
     write_body,
 )
 from cambrian_eval.errors import ModelError
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from cambrian_eval.endpoint.wire import ChatRequest
 
 CONCURRENCY = 64
+LONGEST_BODY = 16 << 20  # bytes; a server that sends more has lost its way, and memory would hold what it sends
 BUDGET_FIELDS = ("max_tokens", "max_completion_tokens")
 
 _RETRIED = frozenset({408, 409, 425, 429})  # and all 5xx
@@ -257,7 +259,8 @@ class ChatClient:
         body = write_body(request, self.address.model, budget_field)
         try:
             async with asyncio.timeout(self._patience.timeout):
-                response = await http.post(self.address.url, content=body)
+                async with http.stream("POST", self.address.url, content=body) as response:
+                    content = await _read_all(response)
         except TimeoutError:
             return _Trouble(f"no answer within {self._patience.timeout:g} s", again=True)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
@@ -267,32 +270,33 @@ class ChatClient:
         except httpx.RequestError as error:
             reason = self.address.redact(str(error)) or type(error).__name__
             return _Trouble(f"the connection failed: {reason}", again=True)
+        if content is None:
+            return _Trouble(f"the endpoint sent more than {LONGEST_BODY >> 20} MiB", again=True)
         if response.status_code == httpx.codes.OK:
-            return self._read(response.content)
-        if response.status_code == httpx.codes.BAD_REQUEST and self._wants_other_field(response, budget_field):
+            return self._read(content)
+        if response.status_code == httpx.codes.BAD_REQUEST and _wants_other_field(content, budget_field):
             self._budget_field = BUDGET_FIELDS[1]
             return await self._send(http, request)
-        return self._refused(response)
-
-    def _wants_other_field(self, response: httpx.Response, budget_field: str) -> bool:
-        """Newer models of some servers take the most tokens of a reply only under another name, and say so."""
-        return budget_field == BUDGET_FIELDS[0] and BUDGET_FIELDS[1] in response.text
+        return self._refused(response, content)
 
     def _read(self, body: bytes) -> ChatReply | _Trouble:
         try:
-            return read_body(body)
+            reply = read_body(body)
         except MalformedReplyError as error:
-            return _Trouble(f"the endpoint sent {self.address.redact(str(error))}", again=True)
+            return _Trouble(f"the endpoint sent {shorten(self.address.redact(str(error)))}", again=True)
         except WithheldReplyError as error:
             return _Trouble(str(error), again=False, lost=False)
+        if self.address.is_told_in(reply.text):
+            return _Trouble("the endpoint's reply repeats the key or the credentials", again=False, lost=False)
+        return reply
 
-    def _refused(self, response: httpx.Response) -> _Trouble:
+    def _refused(self, response: httpx.Response, body: bytes) -> _Trouble:
         """What another status than 200 means.
 
         Raises:
             ModelError: A mistake in the key, the address or the model's name, which no request survives.
         """
-        status, said = response.status_code, self.address.redact(error_message(response.content))
+        status, said = response.status_code, shorten(self.address.redact(error_message(body)))
         reason = f"status {status}: {said or response.reason_phrase}"
         if status in _RETRIED or status >= 500:
             return _Trouble(reason, again=True, wait=read_retry_after(response.headers.get("Retry-After")))
@@ -301,6 +305,21 @@ class ChatClient:
         if status in _MISTAKES and not self._any_answered:
             raise ModelError(f"{self.address.name}: {reason}; {_MISTAKES[status]}.")
         return _Trouble(reason, again=False, lost=False)
+
+
+async def _read_all(response: httpx.Response) -> bytes | None:
+    """The body; None if it is too long."""
+    body = bytearray()
+    async for part in response.aiter_bytes():
+        body += part
+        if len(body) > LONGEST_BODY:
+            return None
+    return bytes(body)
+
+
+def _wants_other_field(body: bytes, budget_field: str) -> bool:
+    """Newer models of some servers take the most tokens of a reply only under another name, and say so."""
+    return budget_field == BUDGET_FIELDS[0] and BUDGET_FIELDS[1].encode() in body
 
 
 async def _next_done(

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 TEMPERATURE = 0  # always sent: servers have defaults of their own, and a checkpoint's generation_config may sample
 QUOTED = 300  # characters of a server's message that are kept
+ROUNDING = 1e-2  # by which a log-probability may exceed that of certainty
 
+_BROKEN_OFF = ("error", "abort")  # how gateways and serving engines end a reply that failed on the way
 _SENT_AS_THEY_ARE = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
 
@@ -95,7 +97,7 @@ def write_body(request: ChatRequest, model: str, budget_field: str) -> bytes:
 
 
 def read_body(body: bytes) -> ChatReply:
-    """A server's body as a reply.
+    """A server's body as a reply. What an error quotes of it may be long, and holds what the server repeated.
 
     Raises:
         MalformedReplyError: It is no completion.
@@ -105,11 +107,14 @@ def read_body(body: bytes) -> ChatReply:
     if document.get("error"):
         raise MalformedReplyError(f"an error under status 200: {error_message(body)}")
     choice = _first(document.get("choices"), "choices")
+    if choice.get("error") or choice.get("finish_reason") in _BROKEN_OFF:
+        told = f"finish_reason {choice.get('finish_reason')!r}, error {choice.get('error')!r}"
+        raise MalformedReplyError(f"a reply that the server broke off: {told}")
     message, ended = choice.get("message"), choice.get("finish_reason")
     if ended == "content_filter":
         raise WithheldReplyError("the endpoint's content filter withheld the reply")
     if not isinstance(message, dict):
-        raise MalformedReplyError(f"a choice whose message is {message!r:.80}")
+        raise MalformedReplyError(f"a choice whose message is {message!r}")
     usage = document.get("usage")
     usage = usage if isinstance(usage, dict) else {}
     details = usage.get("prompt_tokens_details")
@@ -125,7 +130,7 @@ def read_body(body: bytes) -> ChatReply:
 
 
 def error_message(body: bytes) -> str:
-    """What a server says went wrong, in one short line, whatever form it has."""
+    """What a server says went wrong, in one line, whatever form it has."""
     try:
         document: Any = json.loads(body)
     except (ValueError, RecursionError):
@@ -133,7 +138,11 @@ def error_message(body: bytes) -> str:
     for key in ("error", "message", "detail"):
         if isinstance(document, dict) and document.get(key):
             document = document[key]
-    line = " ".join((document if isinstance(document, str) else json.dumps(document)).split())
+    return " ".join((document if isinstance(document, str) else json.dumps(document)).split())
+
+
+def shorten(line: str) -> str:
+    """So much of a message as is kept; secrets are taken out before, for half of one would not be found."""
     return f"{line[:QUOTED]}..." if len(line) > QUOTED else line
 
 
@@ -176,7 +185,7 @@ def _object(body: bytes) -> dict[str, Any]:
 
 def _first(value: object, field: str) -> dict[str, Any]:
     if not isinstance(value, list) or not value or not isinstance(value[0], dict):
-        raise MalformedReplyError(f"a completion whose {field} are {value!r:.80}")
+        raise MalformedReplyError(f"a completion whose {field} are {value!r}")
     return value[0]
 
 
@@ -185,13 +194,19 @@ def _text(message: dict[str, Any], *, truncated: bool) -> str:
     content = message.get("content")
     if isinstance(content, str) and (content or not message.get("refusal")):
         return content
-    if isinstance(content, list):
-        return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
+    if isinstance(content, list) and (texts := [text for part in content if (text := _text_of(part)) is not None]):
+        return "".join(texts)
     if isinstance(message.get("refusal"), str):
         return str(message["refusal"])
-    if truncated and content is None:
+    if truncated and not content:
         return ""
-    raise MalformedReplyError(f"a message whose content is {content!r:.80}")
+    raise MalformedReplyError(f"a message whose content is {content!r}")
+
+
+def _text_of(part: object) -> str | None:
+    """The text of one part of a content; None of what is no text."""
+    text = part.get("text") if isinstance(part, dict) else None
+    return text if isinstance(text, str) else None
 
 
 def _count(value: object) -> int | None:
@@ -205,6 +220,8 @@ def _top_logprobs(value: object) -> tuple[tuple[str, float], ...] | None:
         return None
     try:
         told = [(str(one["token"]), float(one["logprob"])) for one in places[0]["top_logprobs"]]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise MalformedReplyError(f"log-probabilities of another form ({error!r})") from error
-    return tuple((token, level) for token, level in told if math.isfinite(level))
+    if any(level > ROUNDING or math.isnan(level) for _, level in told):
+        raise MalformedReplyError(f"log-probabilities that are none: {told}")
+    return tuple((token, level) for token, level in told if math.isfinite(level)) or None

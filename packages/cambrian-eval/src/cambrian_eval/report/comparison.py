@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
     from cambrian_eval.compare import Comparison, Family, Flip
 
-COLUMNS = ("benchmark", "first", "second", "scores", "difference", "95 % interval", "n", "gained", "lost", "p", "Holm")
+COLUMNS = (
+    *("benchmark", "first", "second", "scores", "difference", "95 % interval", "n", "gained", "lost", "p", "Holm"),
+    "parsed %",
+)
 FLIP_COLUMNS = ("question", "truth", "first says", "second says", "change", "comes with")
 _SHOWN = 60
 
@@ -29,6 +32,20 @@ def overview(family: Family) -> Table:
     """One row for each comparison."""
     pairs = zip(family.comparisons, family.adjusted, strict=True)
     return Table("Second run minus first, on shared questions", COLUMNS, [_row(found, holm) for found, holm in pairs])
+
+
+def heading(found: Comparison) -> str:
+    """The benchmark, and what is compared."""
+    first, second = names(found)
+    return f"{found.task}: {first} against {second}"
+
+
+def names(found: Comparison) -> tuple[str, str]:
+    """The labels of both runs, with their folders where the labels are the same: two checkpoints of one name, say."""
+    first, second = found.runs
+    if first != second:
+        return first, second
+    return f"{first} [{found.folders[0]}]", f"{second} [{found.folders[1]}]"
 
 
 def notes(found: Comparison) -> list[str]:
@@ -48,7 +65,7 @@ def markdown(family: Family) -> str:
     title, columns, rows = overview(family)
     parts = [f"# {title}\n", markdown_table(columns, rows)]
     for found in family.comparisons:
-        parts.append(f"## {markdown_cell(found.task)}: {markdown_cell(' against '.join(found.runs))}\n")
+        parts.append(f"## {markdown_cell(heading(found))}\n")
         parts.append("".join(f"- {markdown_cell(note)}\n" for note in notes(found)))
         if found.flips:
             parts += [f"### {flips(found).title}\n", markdown_table(FLIP_COLUMNS, flips(found).rows)]
@@ -56,13 +73,13 @@ def markdown(family: Family) -> str:
 
 
 def _row(found: Comparison, holm: float) -> list[str]:
-    scores = " to ".join("none" if score is None else f"{score:.2f}" for score in found.scores)
+    scores = " to ".join(f"{score:.2f}" for score in found.scores)
     gained, lost = ("" if count is None else str(count) for count in (found.gained, found.lost))
     ends = f"{_level(found.difference.low)} to {_level(found.difference.high)}"
     tests = (_p(found.p), _p(holm))
     return [
         found.task,
-        *found.runs,
+        *names(found),
         scores,
         _level(found.difference.mean),
         ends,
@@ -70,6 +87,7 @@ def _row(found: Comparison, holm: float) -> list[str]:
         gained,
         lost,
         *tests,
+        " to ".join(f"{rate:.1f}" for rate in found.parse_rates),
     ]
 
 
@@ -84,14 +102,16 @@ def _numbers(found: Comparison) -> Iterator[str]:
         yield f"McNemar counts questions alike, the score does not: signs of what enters it, flipped, give p {p}"
     if difference.design_effect != 1 and math.isfinite(difference.design_effect):
         yield (
-            f"{difference.num_units} independent groups among {found.num_shared} questions; "
-            f"design effect {difference.design_effect:.2f}"
+            f"the score counts {difference.num_units} independent groups of the {found.num_shared} questions; design "
+            f"effect {difference.design_effect:.2f}"
         )
     if any(found.num_only):
         yield (
             f"only the {found.num_shared} shared questions count: the first run answered {found.num_only[0]} others, "
             f"the second {found.num_only[1]}; these scores are not the benchmark's"
         )
+    for folder in found.unfinished:
+        yield f"{folder} is not finished; these scores are not the benchmark's"
 
 
 def _reasons(found: Comparison) -> Iterator[str]:

@@ -24,7 +24,7 @@ def write_csv(columns: Sequence[str], rows: Iterable[Sequence[str | float | None
     """The text of a CSV file; None is an empty cell, and a text that a spreadsheet would run gets a quote in front."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(columns)
+    writer.writerow([_cell(column) for column in columns])
     writer.writerows([_cell(cell) for cell in row] for row in rows)
     return file.getvalue()
 

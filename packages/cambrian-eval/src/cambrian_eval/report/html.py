@@ -15,7 +15,7 @@ from cambrian_eval.judge import agreement
 from cambrian_eval.report import image_tokens, lengths, positions
 from cambrian_eval.report.bars import count_bars, row_bar
 from cambrian_eval.report.csv import ROW_COLUMNS, row_cells, write_csv
-from cambrian_eval.report.page import figures, legend, navigation, page, paragraph, section, table, text
+from cambrian_eval.report.page import figures, legend, page, paragraph, section, table, text, with_navigation
 from cambrian_eval.report.table import HEADER, count, heading, level, markdown, notes, table_rows
 from cambrian_eval.report.verdicts import read_judgements
 from cambrian_eval.report.wrong import MAX_SHOWN, cards, pick_wrong, shorten
@@ -73,9 +73,8 @@ def run_page(result: Result, scored: Sequence[ScoredAnswer]) -> str:
         figures(_figures(result)),
         *warnings,
         *(paragraph(note, "warning" if note.startswith("incomplete") else "") for note in notes(result)),
-        navigation(sections),
     ]
-    return page(heading(result), [*head, *filter(None, sections)])
+    return page(heading(result), [*head, *with_navigation(sections)])
 
 
 def lengths_parts(measured: Sequence[lengths.Lengths]) -> Iterator[str]:

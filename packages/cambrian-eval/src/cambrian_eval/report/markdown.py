@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,5 +16,5 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 
 
 def markdown_cell(text: str) -> str:
-    """A text that neither ends its cell nor its line, and that starts no HTML."""
-    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").split())
+    """A text that neither ends its cell nor its line, and that starts no HTML, link, picture or code."""
+    return " ".join(re.sub(r"[\\|\[`]", r"\\\g<0>", text).replace("<", "&lt;").split())

@@ -7,7 +7,7 @@ whatever is not in the page itself.
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,8 +18,15 @@ NUM_COLOURS = 6
 Kind = Literal["numbers", "loose", "texts"]
 
 _CONTROLS = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | {127: 0x2421}
-# Marks that reorder the text around them would let a reply rewrite what stands beside it.
-_CONTROLS |= dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F), 0xFFFD)
+# Marks that reorder the text around them would let a reply rewrite what stands beside it; those without a width, and
+# tags, would let it hold what nobody sees. Joiners stay: Persian words and emoji are made with them.
+_CONTROLS |= dict.fromkeys(
+    (
+        *(*range(0x80, 0xA0), 0xAD, 0x61C, 0x180E, 0x200B, 0x200E, 0x200F, *range(0x2028, 0x202F)),
+        *(*range(0x2060, 0x2070), 0xFEFF, *range(0xFFF9, 0xFFFC), *range(0xE0000, 0xE0080)),
+    ),
+    0xFFFD,
+)
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2530; --faint: #596674; --paper: #fff; --soft: #f1f4f7; --line: #d8dee5;
@@ -111,19 +118,33 @@ def own(value: str) -> str:
     return f"<bdi>{text(value)}</bdi>"
 
 
-def section(anchor: str, title: str, *parts: str) -> str:
-    """A part of the page that can be linked to; nothing where it has no content."""
-    content = "\n".join(filter(None, parts))
-    return f'<section id="{anchor}"><h2>{text(title)}</h2>\n{content}\n</section>' if content else ""
+class Section(NamedTuple):
+    """A part of the page that can be linked to.
+
+    Attributes:
+        anchor: Its name in links.
+        title: Its heading.
+        content: HTML; empty where there is nothing to show.
+    """
+
+    anchor: str
+    title: str
+    content: str
 
 
-def navigation(sections: Iterable[str]) -> str:
-    """Links to those of the sections that have content."""
-    links = []
-    for one in filter(None, sections):
-        anchor, title = one.split('"', 2)[1], one.split("<h2>", 1)[1].split("</h2>", 1)[0]
-        links.append(f'<a href="#{anchor}">{title}</a>')
-    return f'<nav aria-label="Parts of this page">{"".join(links)}</nav>'
+def section(anchor: str, title: str, *parts: str) -> Section:
+    """A part of the page, of pieces of HTML."""
+    return Section(anchor, title, "\n".join(filter(None, parts)))
+
+
+def with_navigation(sections: Iterable[Section]) -> list[str]:
+    """Links to the parts that have content, and these parts."""
+    shown = [one for one in sections if one.content]
+    links = "".join(f'<a href="#{one.anchor}">{text(one.title)}</a>' for one in shown)
+    return [
+        f'<nav aria-label="Parts of this page">{links}</nav>',
+        *(f'<section id="{one.anchor}"><h2>{text(one.title)}</h2>\n{one.content}\n</section>' for one in shown),
+    ]
 
 
 def paragraph(value: str, kind: str = "") -> str:

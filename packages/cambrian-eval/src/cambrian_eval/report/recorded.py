@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +17,7 @@ from cambrian_eval.runs import read_run
 from cambrian_eval.types import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from cambrian_eval.task import Task
@@ -74,6 +75,22 @@ def task_of(identity: Mapping[str, Any]) -> Task | None:
     return resolve(name, rules_of(identity)) if name in TASKS.names() else None
 
 
+@contextlib.contextmanager
+def with_details(folder: Path, task: Task) -> Iterator[None]:
+    """Around what scores or measures a log: an older one may lack a detail of its questions that the task goes by.
+
+    Raises:
+        EvalError: It does.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise EvalError(
+            f"{folder}: its questions have no detail {error} in the log, by which version {task.version} of "
+            f"{task.name} scores. Evaluate it again."
+        ) from error
+
+
 def _illustrate(
     folder: Path, identity: Mapping[str, Any], answers: Sequence[ScoredAnswer], data: Path
 ) -> list[ScoredAnswer]:
@@ -111,7 +128,7 @@ def _finished(folder: Path, document: dict[str, Any], answers: Sequence[ScoredAn
         task_version=document["task_version"],
         model=document["model"],
         mode=document["mode"],
-        metrics=_metrics(document, _labels(document["provenance"].get("run", {}), answers)),
+        metrics=_metrics(document, _labels(folder, document, answers)),
         num_answered=document["n"],
         num_failed=document["n_failed"],
         output=folder,
@@ -123,7 +140,7 @@ def _finished(folder: Path, document: dict[str, Any], answers: Sequence[ScoredAn
 def _interrupted(folder: Path, identity: Mapping[str, Any], answers: Sequence[ScoredAnswer]) -> Result:
     """How many questions are open is not known: the log holds only those that were answered."""
     task = task_of(identity)
-    measured = metrics.measure(answers) if task is None else results.measure(task, answers)
+    measured = metrics.measure(answers) if task is None else _measure(folder, task, answers)
     warning = "this evaluation was interrupted: the numbers are those of the answers so far. Repeat its command."
     return Result(
         task=str(identity["task"]),
@@ -160,9 +177,18 @@ def _is_table(value: Any) -> bool:
     )
 
 
-def _labels(identity: Mapping[str, Any], answers: Sequence[ScoredAnswer]) -> dict[tuple[str, str], str]:
-    """What people read beside a row, which `metrics.json` does not hold: from making the rows again."""
-    task = task_of(identity) if identity else None
-    if task is None:
-        return {("scores", "score"): str(identity.get("task", "score"))}
-    return {(row.group, row.name): row.label for row in results.measure(task, answers).rows}
+def _labels(folder: Path, document: dict[str, Any], answers: Sequence[ScoredAnswer]) -> dict[tuple[str, str], str]:
+    """What people read beside a row, which `metrics.json` does not hold: from making the rows again.
+
+    A run of another version of its task may lack what this one makes them of; it keeps the rows' names.
+    """
+    identity = document["provenance"].get("run", {})
+    task = task_of(identity) if "task" in identity else None
+    if task is None or task.version != document["task_version"]:
+        return {("scores", "score"): str(document["task"])}
+    return {(row.group, row.name): row.label for row in _measure(folder, task, answers).rows}
+
+
+def _measure(folder: Path, task: Task, answers: Sequence[ScoredAnswer]) -> Metrics:
+    with with_details(folder, task):
+        return results.measure(task, answers)

@@ -18,7 +18,7 @@ from cambrian_eval.report.csv import LEVELS, row_cells, write_csv
 from cambrian_eval.report.markdown import markdown_cell, markdown_table
 from cambrian_eval.report.recorded import read_recorded
 from cambrian_eval.report.table import asked, count, level
-from cambrian_eval.runs import runs_below
+from cambrian_eval.runs import is_published_order, runs_below
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -365,12 +365,39 @@ def _notes(columns: Sequence[Column], headlines: Sequence[Line]) -> Iterator[str
         table = PUBLISHED["final-models"]
         yield f"published: {table.source}; no intervals are published. {table.note}"
         yield "averages of published scores are made of the printed scores by the same rule as those of runs"
+        for column in columns:
+            yield from (f"{column.label}, {note}" for run in column.runs.values() for note in _other_questions(run))
     if any(cell is not None and not cell.is_complete for line in headlines for cell in line.cells):
         yield "INCOMPLETE: questions were not answered, and are in no number"
     for column in columns:
         for run in column.runs.values():
-            for warning in run.result.checks.get("warnings", ()):
-                yield f"{column.label}, {run.result.task}: {warning}"
+            yield from (f"{column.label}, {run.result.task}: {note}" for note in _notes_of(run.result))
+
+
+def _other_questions(run: Recorded) -> Iterator[str]:
+    """Why a run's score does not compare with published ones: a limit, or data of one's own."""
+    from cambrian_eval.tasks import TASKS
+
+    task, num = run.result.task, sum(map(is_published_order, run.answers)) + run.result.num_failed
+    published = TASKS.get(task).num_questions if task in TASKS.names() else num
+    if num != published:
+        yield f"{task}: {num} questions; the published scores are of {published}, and do not compare"
+    elif run.result.metrics.summary.get("published") is False:
+        yield f"{task}: other data than the published, and so not to be compared with published scores"
+
+
+def _notes_of(result: Result) -> Iterator[str]:
+    """What the cell of one run does not say: why there is no score, what a judge found, and warnings."""
+    summary = result.metrics.summary
+    if summary.get("score") is None:
+        yield (
+            f"no score, for no reply has a value by rule; {result.num_answered} replies, "
+            f"parsed {summary.get('parse_rate', 0.0):.1f} %"
+        )
+    judged = result.checks.get("judge")
+    if judged is not None and judged["score"] is not None:
+        yield f"{judged['score']:.1f} by the judge {judged['judge']} ({judged['rubric']}, n {judged['n']})"
+    yield from result.checks.get("warnings", ())
 
 
 # Cells.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cambrian_eval.report import image_tokens, lengths
 from cambrian_eval.report.bars import level_bar
 from cambrian_eval.report.html import lengths_parts
-from cambrian_eval.report.page import legend, navigation, page, paragraph, section, table, text
+from cambrian_eval.report.page import legend, page, paragraph, section, table, text, with_navigation
 from cambrian_eval.report.side_by_side import table as cells_of
 
 if TYPE_CHECKING:
@@ -34,9 +34,8 @@ def side_by_side_page(found: SideBySide) -> str:
     head = [
         f"<h1>{text(TITLE)}</h1>",
         *(paragraph(note, "warning" if note.startswith("INCOMPLETE") else "faint") for note in found.notes),
-        navigation(sections),
     ]
-    return page(TITLE, [*head, *filter(None, sections)])
+    return page(TITLE, [*head, *with_navigation(sections)])
 
 
 def _bars(found: SideBySide, lines: Sequence[Line]) -> Iterator[str]:

@@ -80,14 +80,14 @@ def notes(result: Result) -> list[str]:
         kind = "the published score" if summary.get("published") else "means over the sources present"
         found.append(f"score = {summary['formula']} ({kind})")
     run = result.provenance.get("run", {})
-    if run.get("max_new_tokens") is not None:
+    if run.get("max_new_tokens") is not None and run.get("scoring") != "logits":
         found.append(f"replies end after {run['max_new_tokens']} tokens at the latest")
     if result.checks.get("truncation_rate"):
         found.append(f"{result.checks['truncation_rate']:.1f} % of the replies ran out of tokens")
     if summary.get("n_unscored"):
         found.append(f"{summary['n_unscored']} replies have no known truth and are in no score")
     if run.get("limit") is not None:
-        found.append(f"limited to {result.num_answered} questions: compare it only with the same limit and seed")
+        found.append(f"limited to {run['limit']} questions: compare it only with the same limit and seed")
     if result.num_failed:
         found.append(f"incomplete: {result.num_failed} questions were not answered and are not in any number")
     return found
@@ -100,7 +100,7 @@ def level(value: float | None) -> str:
 
 def count(row: MetricRow) -> str:
     """Questions of a row, and independent units among them where these are fewer."""
-    return str(row.n) if row.num_units == row.n else f"{row.n} ({row.num_units} units)"
+    return str(row.n) if row.num_units == row.n else f"{row.n} ({row.num_units} unit{'s' * (row.num_units != 1)})"
 
 
 def _is_first_split(run: Mapping[str, Any]) -> bool:
