@@ -57,7 +57,7 @@ def test_every_benchmark_is_shown_with_an_example(name, cambrian):
     assert outcome.status == 0
     task = TASKS.get(name)
     assert f"{name} (version {task.version})" in outcome.stdout
-    assert task.hub.repo in outcome.stdout
+    assert f"{task.hub.repo} at commit {task.hub.revision}" in outcome.stdout
     assert task.headline in outcome.stdout
     assert f"cambrian eval {name} --model MODEL [--data DIR]" in outcome.stdout
     assert all(field in outcome.stdout for field in task.fields)

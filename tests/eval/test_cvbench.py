@@ -268,22 +268,36 @@ except DataError as error:
 
 def test_offline_without_a_snapshot_says_what_to_do(tmp_path):
     said = run_offline(HUB.format(revision=None), tmp_path)
-    assert said.startswith(
-        "DataError nyu-visionx/CV-Bench at revision main is not in the local cache, and HF_HUB_OFFLINE"
-    )
+    found = f"nyu-visionx/CV-Bench at revision {CVBENCH.hub.revision} is not in the local cache"
+    assert said.startswith(f"DataError {found}, and HF_HUB_OFFLINE")
     assert "Give a local folder" in said
 
 
-def test_cached_snapshot_is_found_offline_by_branch_and_by_commit(tmp_path):
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    repo = tmp_path / "hub" / "datasets--nyu-visionx--CV-Bench"
+def cache_snapshot(commit, hub_home):
+    """The hub's cache after a download of `main`, which stood for that commit."""
+    repo = hub_home / "hub" / "datasets--nyu-visionx--CV-Bench"
     write_cvbench(repo / "snapshots" / commit, layout="parquet")
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text(commit)
-    for revision in (None, commit):
+
+
+def test_cached_snapshot_is_found_offline_at_the_commit_that_the_task_names(tmp_path):
+    commit = CVBENCH.hub.revision
+    cache_snapshot(commit, tmp_path)
+    for revision in (None, "main", commit):
         said = run_offline(HUB.format(revision=revision), tmp_path)
         assert commit in said
         assert "DataError" not in said
+
+
+def test_another_revision_is_read_only_where_it_is_asked_for(tmp_path):
+    other = "0123456789abcdef0123456789abcdef01234567"
+    cache_snapshot(other, tmp_path)
+    for revision in ("main", other):
+        said = run_offline(HUB.format(revision=revision), tmp_path)
+        assert other in said
+        assert "DataError" not in said
+    assert f"at revision {CVBENCH.hub.revision} is not in" in run_offline(HUB.format(revision=None), tmp_path)
 
 
 def test_folder_and_revision_together_are_refused(tmp_path):

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,20 @@ def test_every_task_tells_what_a_list_needs(name):
     assert task.hub.files_of(task.splits[0])
     size = "about 4000" if task.num_questions is None else str(task.num_questions)
     assert task.description.endswith(f"{size} questions")
+
+
+def test_every_task_reads_one_fixed_commit_of_its_data():
+    """Data on the hub may change: without a commit a score would not say of what it is."""
+    pinned = {(task.hub.repo, task.hub.revision) for task in map(TASKS.get, TASKS.names())}
+    for repo, revision in pinned:
+        assert re.fullmatch("[0-9a-f]{40}", revision), f"{repo}: {revision} is no full commit"
+    assert len({repo for repo, _ in pinned}) == len(pinned), "two tasks read one repository at two commits"
+
+
+def test_page_of_tasks_names_the_commit_of_every_repository():
+    page = EVALUATION.read_text(encoding="utf-8")
+    for task in map(TASKS.get, TASKS.names()):
+        assert f"| {task.hub.repo} | `{task.hub.revision}` |" in page, task.name
 
 
 @pytest.mark.parametrize("name", TASKS.names())

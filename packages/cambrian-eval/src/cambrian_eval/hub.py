@@ -16,7 +16,8 @@ class HubDataset:
     Attributes:
         repo: Its name on the hub. Public: no login is needed.
         files: Names or globs; `{split}` stands for the split that is asked.
-        revision: What is read unless the user names another; the commit that it stood for is recorded with the run.
+        revision: What is read unless the user names another: of every benchmark a commit, so that its data stay the
+            same. Of a branch, the commit that it stood for is recorded with the run.
     """
 
     repo: str

@@ -103,7 +103,7 @@ def _described(facts: dict[str, Any]) -> dict[str, str]:
         "name": f"{facts['name']} (version {facts['version']})",
         "about": facts["description"],
         "groups": ", ".join(facts["groups"]) or "none",
-        "hub": f"{facts['hub']}, revision {facts['revision']}; the commit is recorded with the run",
+        "hub": f"{facts['hub']} at commit {facts['revision']}; --revision names another",
         "splits": f"{', '.join(facts['splits'])}; the first unless --split names another",
         "files": ", ".join(facts["files"]),
         "own data": f"--data DIR with these files, or {own} with the pictures beside it; see docs/evaluation/tasks.md",

@@ -69,7 +69,8 @@ TASK = Task(
     name="ai2d",
     version=1,
     description=f"AI2D: science diagrams, {NUM_QUESTIONS} questions",
-    hub=HubDataset("lmms-lab/ai2d", ("data/{split}-*.parquet",)),
+    # The commit as Exgentic/eval-containers pins it.
+    hub=HubDataset("lmms-lab/ai2d", ("data/{split}-*.parquet",), revision="c83a9b9692933aff8349157c88a413df9d02c4e5"),
     questions=read_questions,
     prompt=render,
     score=score_letter,

@@ -127,7 +127,12 @@ TASK = Task(
     name="blink",
     version=1,
     description=f"BLINK: fourteen tasks of perception, several pictures, {NUM_QUESTIONS} questions",
-    hub=HubDataset("BLINK-Benchmark/BLINK", tuple(f"{name}/{{split}}-*.parquet" for name in SUBTASKS)),
+    # The commit as allenai/OLMo-core pins it.
+    hub=HubDataset(
+        "BLINK-Benchmark/BLINK",
+        tuple(f"{name}/{{split}}-*.parquet" for name in SUBTASKS),
+        revision="a3666eb249237ba3d5eca8db21176cc47967e040",
+    ),
     questions=read_questions,
     prompt=render,
     score=score_letter,

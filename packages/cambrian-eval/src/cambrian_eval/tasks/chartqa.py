@@ -73,7 +73,10 @@ TASK = Task(
     name="chartqa",
     version=1,
     description=f"ChartQA: questions on charts, by people and by machine, {NUM_QUESTIONS} questions",
-    hub=HubDataset("lmms-lab/ChartQA", ("data/{split}-*.parquet",)),
+    # The commit as arupcsedu/MosaicKV pins it.
+    hub=HubDataset(
+        "lmms-lab/ChartQA", ("data/{split}-*.parquet",), revision="9e63b7df1592a1c2158e735cc1725454aef0d6d9"
+    ),
     questions=read_questions,
     prompt=render,
     score=score_relaxed,

@@ -176,7 +176,12 @@ def _task(name: str, parts: tuple[str, ...], description: str, num_questions: in
         name=name,
         version=3,
         description=description,
-        hub=HubDataset("nyu-visionx/CV-Bench", tuple(f"{SPLIT}_{part.lower()}.parquet" for part in parts)),
+        # The commit as Hippo1013/spatial-vlm-eval pins it.
+        hub=HubDataset(
+            "nyu-visionx/CV-Bench",
+            tuple(f"{SPLIT}_{part.lower()}.parquet" for part in parts),
+            revision="bc284db50d036958861cb60cdd7b77612052ce0d",
+        ),
         questions=partial(read_questions, parts=parts),
         prompt=render,
         score=score_letter,

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from cambrian_eval.types import ScoredAnswer
 
 VALIDATION, TEST = "validation", "test"
+# Of lmms-lab/DocVQA, as Exgentic/eval-containers pins it.
+DOCVQA_COMMIT = "539088ef8a8ada01ac8e2e6d4e372586748a265e"
 
 
 def read_questions(folder: Path, split: str, *, config: str, key: str, kinds: str = "") -> list[Question]:

@@ -37,7 +37,7 @@ TASK = Task(
     name="docvqa",
     version=1,
     description="DocVQA: questions on scanned documents, 5349 questions",
-    hub=HubDataset("lmms-lab/DocVQA", (f"{CONFIG}/{{split}}-*.parquet",)),
+    hub=HubDataset("lmms-lab/DocVQA", (f"{CONFIG}/{{split}}-*.parquet",), revision=documents.DOCVQA_COMMIT),
     questions=partial(documents.read_questions, config=CONFIG, key=KEY, kinds=KINDS),
     prompt=render,
     score=score_anls,

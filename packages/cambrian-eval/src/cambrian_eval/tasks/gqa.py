@@ -115,7 +115,12 @@ TASK = Task(
     name="gqa",
     version=1,
     description=f"GQA: compositional questions about real scenes, {NUM_QUESTIONS} questions",
-    hub=HubDataset("lmms-lab/GQA", (f"{INSTRUCTIONS}/{{split}}-*.parquet", f"{IMAGES}/{{split}}-*.parquet")),
+    # The commit as yoheinakajima/glance pins it.
+    hub=HubDataset(
+        "lmms-lab/GQA",
+        (f"{INSTRUCTIONS}/{{split}}-*.parquet", f"{IMAGES}/{{split}}-*.parquet"),
+        revision="a6e72d6e1b912da88af8b2f9eba05d5ea8ec2dd8",
+    ),
     questions=read_questions,
     prompt=render,
     score=score_exact,

@@ -37,7 +37,7 @@ TASK = Task(
     name="infovqa",
     version=1,
     description="InfographicVQA: questions on infographics, 2801 questions",
-    hub=HubDataset("lmms-lab/DocVQA", (f"{CONFIG}/{{split}}-*.parquet",)),
+    hub=HubDataset("lmms-lab/DocVQA", (f"{CONFIG}/{{split}}-*.parquet",), revision=documents.DOCVQA_COMMIT),
     questions=partial(documents.read_questions, config=CONFIG, key=KEY, kinds=KINDS),
     prompt=render,
     score=score_anls,

@@ -119,7 +119,10 @@ TASK = Task(
     name="mathvista",
     version=1,
     description=f"MathVista testmini: mathematics in pictures, {NUM_QUESTIONS} questions",
-    hub=HubDataset("AI4Math/MathVista", ("data/{split}-*.parquet",)),
+    # The commit as allenai/OLMo-core pins it.
+    hub=HubDataset(
+        "AI4Math/MathVista", ("data/{split}-*.parquet",), revision="2b6ad69445fbb5695c9b165475e8decdbeb97747"
+    ),
     questions=read_questions,
     prompt=render,
     score=score,

@@ -153,12 +153,12 @@ def _grouped(questions: Sequence[Question]) -> list[Question]:
     return grouped
 
 
-def _task(language: str, name: str, repo: str, instruction: str, num_questions: int) -> Task:
+def _task(language: str, name: str, hub: HubDataset, instruction: str, num_questions: int) -> Task:
     return Task(
         name=name,
         version=1,
         description=f"MMBench in {language}: 20 abilities, options rotated, {num_questions} questions",
-        hub=HubDataset(repo, ("data/{split}-*.parquet",)),
+        hub=hub,
         questions=read_questions,
         prompt=partial(render, instruction=instruction),
         score=score,
@@ -171,5 +171,10 @@ def _task(language: str, name: str, repo: str, instruction: str, num_questions: 
     )
 
 
-MMBENCH_EN = _task("English", "mmbench-en", "lmms-lab/MMBench_EN", suffixes.LETTER, 4377)
-MMBENCH_CN = _task("Chinese", "mmbench-cn", "lmms-lab/MMBench_CN", CHINESE, 4329)
+FILES = ("data/{split}-*.parquet",)
+# The commits as the hub's pages show them.
+HUB_EN = HubDataset("lmms-lab/MMBench_EN", FILES, revision="ecd23e001f5c649c959eda84b846a01cc6fafbde")
+HUB_CN = HubDataset("lmms-lab/MMBench_CN", FILES, revision="78601bcca41a57248c05f130d9902db624aa6f4d")
+
+MMBENCH_EN = _task("English", "mmbench-en", HUB_EN, suffixes.LETTER, 4377)
+MMBENCH_CN = _task("Chinese", "mmbench-cn", HUB_CN, CHINESE, 4329)

@@ -157,7 +157,8 @@ TASK = Task(
     name="mme",
     version=1,
     description=f"MME: perception and cognition, yes or no, in pairs, {NUM_QUESTIONS} questions",
-    hub=HubDataset("lmms-lab/MME", ("data/{split}-*.parquet",)),
+    # The commit as Hiforever-h/AdaptiveVision-RL pins it.
+    hub=HubDataset("lmms-lab/MME", ("data/{split}-*.parquet",), revision="d6c9023f017b564f7b3ccccf5348166bce8fdbcd"),
     questions=read_questions,
     prompt=render,
     score=score_yes_no,

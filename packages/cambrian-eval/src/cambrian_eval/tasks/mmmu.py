@@ -231,7 +231,8 @@ TASK = Task(
     name="mmmu",
     version=1,
     description=f"MMMU: thirty college subjects, several pictures, {NUM_QUESTIONS} questions",
-    hub=HubDataset("lmms-lab/MMMU", ("data/{split}-*.parquet",)),
+    # The commit as NVIDIA/Model-Optimizer pins it.
+    hub=HubDataset("lmms-lab/MMMU", ("data/{split}-*.parquet",), revision="364f2e2eb107b36e07ff4c5a15f5947a759cef47"),
     questions=read_questions,
     prompt=render,
     score=score,

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from cambrian_eval.picture import Picture
     from cambrian_eval.rows import Row
     from cambrian_eval.types import Prompt, ScoredAnswer
 
@@ -81,7 +80,7 @@ def _question(row: Row) -> Question:
     letter = row.letter("answer", UNKNOWN)
     listed = find_options(text)
     choices = listed if letter in ascii_uppercase[: len(listed)] else UNKNOWN
-    picture = _picture(row)
+    picture = row.picture("image")
     return Question(
         id=row.key("index"),
         text=text,
@@ -106,17 +105,12 @@ def find_options(text: str) -> tuple[str, ...]:
     return tuple(choices)
 
 
-def _picture(row: Row) -> Picture:
-    """The published file holds the bytes themselves, without the name that other tables of the hub put beside them."""
-    image = row.values.get("image")
-    return row.album.embedded(row.key("index"), image) if isinstance(image, bytes) else row.picture("image")
-
-
 TASK = Task(
     name="mmstar",
     version=1,
     description=f"MMStar: questions that need their picture, {NUM_QUESTIONS} questions",
-    hub=HubDataset("Lin-Chen/MMStar", (TABLE,)),
+    # The commit as arupcsedu/MosaicKV pins it.
+    hub=HubDataset("Lin-Chen/MMStar", (TABLE,), revision="bc98d668301da7b14f648724866e57302778ab27"),
     questions=read_questions,
     prompt=render,
     score=score_letter,

@@ -87,7 +87,8 @@ TASK = Task(
     name="mmvet",
     version=1,
     description=f"MM-Vet: open questions on several abilities at once, for a judge, {NUM_QUESTIONS} questions",
-    hub=HubDataset("lmms-lab/MMVet", ("data/{split}-*.parquet",)),
+    # The commit as arupcsedu/MosaicKV pins it.
+    hub=HubDataset("lmms-lab/MMVet", ("data/{split}-*.parquet",), revision="b310d12d0d9e765db953da28a7ef7ff43620dc83"),
     questions=read_questions,
     prompt=render,
     score=score,

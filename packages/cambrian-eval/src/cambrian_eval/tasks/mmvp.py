@@ -161,7 +161,8 @@ TASK = Task(
     name="mmvp",
     version=1,
     description=f"MMVP: nine visual patterns that CLIP is blind to, in pairs, {NUM_QUESTIONS} questions",
-    hub=HubDataset("MMVP/MMVP", (TABLE, "MMVP Images/*.jpg")),
+    # The commit as DogukanUrker/BenchKit pins it.
+    hub=HubDataset("MMVP/MMVP", (TABLE, "MMVP Images/*.jpg"), revision="37eafecab8a3940c50c2ade5b36de69dbc99a8cf"),
     questions=read_questions,
     prompt=render,
     score=score_letter,

@@ -107,7 +107,10 @@ TASK = Task(
     name="ocrbench",
     version=1,
     description=f"OCRBench: reading text in five kinds of pictures, {NUM_QUESTIONS} questions",
-    hub=HubDataset("echo840/OCRBench", ("data/{split}-*.parquet",)),
+    # The commit as DogukanUrker/BenchKit pins it.
+    hub=HubDataset(
+        "echo840/OCRBench", ("data/{split}-*.parquet",), revision="92a54bd1384387c178d5a07140a2d85e0a3d12e1"
+    ),
     questions=read_questions,
     prompt=render,
     score=score_contains,

@@ -118,7 +118,8 @@ TASK = Task(
     name="pope",
     version=1,
     description=f"POPE: objects that are or are not in the picture, yes or no, {NUM_QUESTIONS} questions",
-    hub=HubDataset("lmms-lab/POPE", ("data/{split}-*.parquet",)),
+    # The commit as Hiforever-h/AdaptiveVision-RL pins it.
+    hub=HubDataset("lmms-lab/POPE", ("data/{split}-*.parquet",), revision="4db1276663dfa5eb8ad16a52d24c31a09e470896"),
     questions=read_questions,
     prompt=render,
     score=score_yes_no,

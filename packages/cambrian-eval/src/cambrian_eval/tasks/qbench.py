@@ -14,7 +14,7 @@ from cambrian_eval import metrics, suffixes
 from cambrian_eval.dataset import read_split, sized, unique
 from cambrian_eval.errors import DataError
 from cambrian_eval.hub import HubDataset
-from cambrian_eval.picture import Album
+from cambrian_eval.picture import Album, is_file
 from cambrian_eval.prompts import ask, options
 from cambrian_eval.published_table import check_split
 from cambrian_eval.rows import Row
@@ -127,7 +127,7 @@ def _picture(row: Row, folder: Path, packed: Mapping[str, bytes]) -> Picture:
     name = row.text("img_path")
     if name in packed:
         return row.album.embedded(name, packed[name])
-    inside = next((f"{base}/{name}" for base in FOLDERS if base and (folder / base / name).is_file()), name)
+    inside = next((f"{base}/{name}" for base in FOLDERS if base and is_file(folder / base / name)), name)
     return row.album.file(inside, row.place)
 
 
@@ -163,7 +163,12 @@ TASK = Task(
     name="qbench",
     version=1,
     description=f"Q-Bench: low-level vision, {NUM_QUESTIONS} questions",
-    hub=HubDataset("teowu/LLVisionQA-QBench", ("llvisionqa_{split}.json", ARCHIVE)),
+    # The commit as the hub's pages show it.
+    hub=HubDataset(
+        "teowu/LLVisionQA-QBench",
+        ("llvisionqa_{split}.json", ARCHIVE),
+        revision="df96e9f1c702561154ba0ae80e3c95de3808814f",
+    ),
     questions=read_questions,
     prompt=render,
     score=score,

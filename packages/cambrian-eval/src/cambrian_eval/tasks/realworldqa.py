@@ -106,7 +106,10 @@ TASK = Task(
     name="realworldqa",
     version=1,
     description=f"RealWorldQA: everyday scenes, {NUM_QUESTIONS} questions",
-    hub=HubDataset("lmms-lab/RealWorldQA", ("data/{split}-*.parquet",)),
+    # The commit as NVIDIA/Model-Optimizer pins it.
+    hub=HubDataset(
+        "lmms-lab/RealWorldQA", ("data/{split}-*.parquet",), revision="907c4e5228fd1703c710ed937601cb5f89ab8d5c"
+    ),
     questions=read_questions,
     prompt=render,
     score=score,

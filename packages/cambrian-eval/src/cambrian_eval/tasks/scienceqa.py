@@ -107,7 +107,10 @@ TASK = Task(
     name="scienceqa",
     version=1,
     description=f"ScienceQA: school science, with and without pictures, {NUM_QUESTIONS} questions",
-    hub=HubDataset("derek-thomas/ScienceQA", ("data/{split}-*.parquet",)),
+    # The commit as sileod/tasksource pins it.
+    hub=HubDataset(
+        "derek-thomas/ScienceQA", ("data/{split}-*.parquet",), revision="f18b0a70359ebfb41f658fd564208d0355b013f4"
+    ),
     questions=read_questions,
     prompt=render,
     score=score_letter,

@@ -108,7 +108,10 @@ TASK = Task(
     name="seed",
     version=1,
     description=f"SEED-Bench, image part (SEED-I): nine abilities, {NUM_QUESTIONS} questions",
-    hub=HubDataset("lmms-lab/SEED-Bench", ("data/{split}-*.parquet",)),
+    # The commit as the hub's pages show it.
+    hub=HubDataset(
+        "lmms-lab/SEED-Bench", ("data/{split}-*.parquet",), revision="74c4ea0cee96786739e4ccb97d227818a05ae752"
+    ),
     questions=read_questions,
     prompt=render,
     score=score_letter,

@@ -34,7 +34,8 @@ TASK = Task(
     name="stvqa",
     version=1,
     description="ST-VQA: questions about text in scenes, for the server to score, about 4000 questions",
-    hub=HubDataset("lmms-lab/ST-VQA", ("data/{split}-*.parquet",)),
+    # The commit as the hub's pages show it.
+    hub=HubDataset("lmms-lab/ST-VQA", ("data/{split}-*.parquet",), revision="2e57a065723389f30ecfe0878a8ad7b4791399ae"),
     questions=partial(documents.read_questions, config="", key=KEY),
     prompt=render,
     score=score_anls,

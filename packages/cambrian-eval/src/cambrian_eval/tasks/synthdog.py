@@ -101,7 +101,10 @@ TASK = Task(
     name="synthdog",
     version=1,
     description=f"SynthDoG: transcribe synthetic pages, {NUM_QUESTIONS} questions",
-    hub=HubDataset("naver-clova-ix/synthdog-en", ("data/{split}-*.parquet",)),
+    # The commit as the hub's pages show it.
+    hub=HubDataset(
+        "naver-clova-ix/synthdog-en", ("data/{split}-*.parquet",), revision="344c13873aff70191251c42d82c461d46d905609"
+    ),
     questions=read_questions,
     prompt=render,
     score=score_edit_distance,

@@ -73,6 +73,8 @@ def _question(row: Row, split: str, *, ocr: bool) -> Question:
     answers = row.optional_texts("answers")
     if split == SPLITS[0] and len(answers) != PEOPLE:
         raise row.error("answers", f"the answers of {PEOPLE} people")
+    if split != SPLITS[0] and not row.key("question_id").isdecimal():
+        raise row.error("question_id", "a whole number, which the server wants")
     return Question(
         id=row.key("question_id"),
         text=row.text("question"),
@@ -92,7 +94,10 @@ def _task(name: str, description: str, *, ocr: bool) -> Task:
         name=name,
         version=1,
         description=description,
-        hub=HubDataset("lmms-lab/textvqa", ("data/{split}-*.parquet",)),
+        # The commit as arupcsedu/MosaicKV pins it.
+        hub=HubDataset(
+            "lmms-lab/textvqa", ("data/{split}-*.parquet",), revision="9c0699cd19768ac5ab97568f6b3cbac4c0062884"
+        ),
         questions=partial(read_questions, ocr=ocr),
         prompt=render,
         score=score_vqa,

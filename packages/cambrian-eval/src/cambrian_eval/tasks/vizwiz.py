@@ -84,7 +84,10 @@ TASK = Task(
     name="vizwiz",
     version=1,
     description=f"VizWiz-VQA: what blind people asked about their photographs, {NUM_QUESTIONS['val']} questions",
-    hub=HubDataset("lmms-lab/VizWiz-VQA", ("data/{split}-*.parquet",)),
+    # The commit as PRADDZY/sash pins it.
+    hub=HubDataset(
+        "lmms-lab/VizWiz-VQA", ("data/{split}-*.parquet",), revision="d428a2dae984f79cf1b9d99467dfa883e0c30686"
+    ),
     questions=read_questions,
     prompt=render,
     score=score_vqa,

@@ -79,7 +79,12 @@ TASK = Task(
     name="vstar",
     version=1,
     description=f"V*: small things in large pictures, {NUM_QUESTIONS} questions",
-    hub=HubDataset("craigwu/vstar_bench", (TABLE, *(f"{name}/*" for name in CATEGORIES))),
+    # The commit as DogukanUrker/BenchKit pins it.
+    hub=HubDataset(
+        "craigwu/vstar_bench",
+        (TABLE, *(f"{name}/*" for name in CATEGORIES)),
+        revision="d9ae62c903da0c98336e85c5ee89cd863b04b4da",
+    ),
     questions=read_questions,
     prompt=render,
     score=score_letter,
