@@ -31,7 +31,7 @@ class Slow(RandomChoice):
         with Path(sys.argv[2] + ".calls").open("a") as file:
             file.write(f"{rank} {' '.join(prompt.id for prompt in prompts)}\\n")
         time.sleep(0.02)
-        while not mood and f"\\n{1 - int(rank)} " not in "\\n" + Path(sys.argv[2] + ".calls").read_text():
+        while "fair" in mood and f"\\n{1 - int(rank)} " not in "\\n" + Path(sys.argv[2] + ".calls").read_text():
             time.sleep(0.01)  # the other process has started late: it is to have its share
         if "killed" in mood and any(prompt.id == "2d-9" for prompt in prompts):
             os._exit(9)
@@ -87,7 +87,7 @@ def files(folder):
 
 
 def test_processes_share_the_batches_and_one_of_them_writes_what_a_single_one_writes(data, tmp_path):
-    outcomes = start(data, tmp_path / "shared")
+    outcomes = start(data, tmp_path / "shared", "fair")
     assert [status for *_, status in outcomes] == [0, 0], outcomes
     assert len({line[2:] for out, *_ in outcomes for line in out.splitlines()}) == 1  # all know the result
     calls = [line.split() for line in Path(f"{tmp_path}/shared.calls").read_text().splitlines()]
