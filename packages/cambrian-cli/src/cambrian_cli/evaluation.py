@@ -1,4 +1,4 @@
-"""Which model, which questions, which folder; what is printed of the result; and the evaluation at the end of training.
+"""Which model, which questions, which folder, and what is printed of the result.
 
 A run whose recipe has an `evaluation` brings its own benchmark: questions about scenes that it was not trained on, made
 when they are first asked for. `cambrian eval` asks the same ones when it is given the run and no other data.
@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import hashlib
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,15 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cambrian_cli import datasets
 from cambrian_cli.errors import CommandError
-from cambrian_cli.output import AdvancePart, Report, is_first_process, progress_of_parts, silence_libraries
+from cambrian_cli.output import Report, is_first_process, progress_of_parts
 from cambrian_cli.runs import CHECKPOINT, RECIPE, RUNS
 
 if TYPE_CHECKING:
     from cambrian_eval import Mode, Model, Prompt, Result, Task
     from cambrian_eval.conditions import Conditions
-    from cambrian_eval.metrics import MetricRow
     from cambrian_eval.workers import Workers
-    from cambrian_model.training.recipe import Recipe
     from cambrian_model.training.recipe.recipe import CVBenchEvaluationSection
 
 REPORT = "report.html"
@@ -32,7 +29,6 @@ HELD_OUT_TASKS = ("cvbench", "cvbench-2d", "cvbench-3d")  # what the scene bench
 TASK = "cvbench"
 SCORES = ("score", "score_2d", "score_3d")
 FIELDS = (*SCORES, "parse_rate", "scores", "tasks", "permuted", "positions", "position_bias")  # of a result's JSON
-MODE_LABELS = {"normal": "accuracy %", "blind": "without pictures", "shuffled": "other pictures"}
 
 
 class Plan(NamedTuple):
@@ -311,57 +307,6 @@ def ask_all(plans: Sequence[Plan], model: "Model | Workers", folder: Path) -> "l
         ]
 
 
-def after_training(recipe: "Recipe", run_dir: Path, advance: AdvancePart) -> "list[Result]":
-    """Evaluates a trained run as its recipe says, in every mode that it names."""
-    if recipe.evaluation is None:
-        return []
-    silence_libraries()
-    made, model = plan(TASK, str(run_dir), None), load_model(str(run_dir))
-    return [
-        ask(
-            made,
-            model,
-            default_output(TASK, model.name, run_dir, mode=mode),
-            mode=mode,
-            progress=partial(advance, f"asking {key(TASK, mode)}"),
-        )
-        for mode in recipe.evaluation.cvbench.modes
-    ]
-
-
-def during_training(recipe: "Recipe", run_dir: Path) -> "Callable[[Any, Any, str, int], dict[str, float]] | None":
-    """Returns what training calls to ask some of the recipe's questions now and then; None if it is not to.
-
-    Every rank asks the same questions, for a sharded model needs all of them; the first one keeps the answers.
-    """
-    if recipe.evaluation is None or not recipe.evaluation.every:
-        return None
-    from cambrian_eval import TASKS
-    from cambrian_eval.models.cambrian import Cambrian
-
-    section = recipe.evaluation
-    task, data = TASKS.get(TASK), datasets.cached_benchmark(section.cvbench)
-
-    def evaluate(model: Any, processor: Any, stage: str, step: int) -> dict[str, float]:
-        made = Plan(task, None, data, section.cvbench.batch_size, section.cvbench.max_new_tokens)
-        asked = Cambrian(model, processor, run_dir, fingerprint=f"in training: {stage}, step {step}")
-        with _folder_of_rank(run_dir / "eval" / f"{TASK}-{stage}-{step:06d}") as folder:
-            result = ask(made, asked, folder, limit=section.limit)
-        return {row.name: row.accuracy for row in result.metrics.rows if row.name in SCORES or row.group == "tasks"}
-
-    return evaluate
-
-
-@contextlib.contextmanager
-def _folder_of_rank(folder: Path) -> Iterator[Path]:
-    """Gives a folder that lasts to the first process, and one that does not to the others."""
-    if is_first_process():
-        yield folder
-        return
-    with tempfile.TemporaryDirectory() as other:
-        yield Path(other) / folder.name
-
-
 def key(task: str, mode: "Mode") -> str:
     """Returns the name of a result among others, such as ``cvbench_blind``."""
     return task if mode == "normal" else f"{task}_{mode}"
@@ -449,36 +394,6 @@ def check_complete(results: "Sequence[Result]", folder: Path) -> None:
         raise CommandError(
             f"{folder} is incomplete: questions were not answered, {counts}. Repeat the command to ask them again."
         )
-
-
-class Comparison(NamedTuple):
-    """Several modes of one evaluation as one table."""
-
-    title: str
-    columns: list[str]
-    rows: list[list[str]]
-
-
-def compare(results: "Sequence[Result]") -> Comparison:
-    """Returns one table of several modes, each cell with its 95 % interval."""
-    first = results[0]
-    columns = ["", *(MODE_LABELS[result.mode] for result in results), "chance", "best constant", "parsed", "n"]
-    shown = [row for row in first.metrics.rows if row.group == "tasks" or row.name in SCORES]
-    others = [{(row.group, row.name): row for row in result.metrics.rows} for result in results]
-    rows = [
-        [
-            row.label,
-            *(_with_interval(levels[row.group, row.name]) for levels in others),
-            *("" if level is None else f"{level:.1f}" for level in (row.chance, row.best_constant, row.parse_rate)),
-            str(row.n),
-        ]
-        for row in shown
-    ]
-    return Comparison(f"{first.task} after training, with 95 % intervals", columns, rows)
-
-
-def _with_interval(row: "MetricRow") -> str:
-    return f"{row.accuracy:.1f} ({row.low:.1f} to {row.high:.1f})"
 
 
 def _held_out(run: Path) -> "CVBenchEvaluationSection | None":

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cambrian_cli import evaluation
+from cambrian_cli import evaluation, training_evaluation
 
 if TYPE_CHECKING:
     from cambrian_eval import Result
@@ -31,7 +31,7 @@ def write(run_dir: Path, results: "Sequence[Result]") -> Path:
     from cambrian_eval.atomic import write_atomically
     from cambrian_eval.report.table import heading, notes
 
-    compared = evaluation.compare(results)
+    compared = training_evaluation.compare(results)
     links = [(result.output.relative_to(run_dir) / evaluation.REPORT, heading(result)) for result in results]
     found = [(title, run_dir / name) for name, title in PICTURES.items() if (run_dir / name).is_file()]
     body = [

@@ -146,7 +146,7 @@ def _train(
     from cambrian_model.training.run import find_finished
 
     launch = export_launch(os.environ)
-    from cambrian_cli import captions, datasets, evaluation, page, runs, streams
+    from cambrian_cli import captions, datasets, page, runs, streams, training_evaluation
 
     runs.check_options(output, resume)
     silence_libraries()
@@ -168,7 +168,7 @@ def _train(
                     start_from=source,
                     resume=resume,
                     progress=lambda now: _show(now, advance, out),
-                    evaluate=evaluation.during_training(recipe, folder),
+                    evaluate=training_evaluation.during_training(recipe, folder),
                 )
             if not is_first_process():
                 return  # what follows is for one process
@@ -180,14 +180,14 @@ def _train(
         results: list[Result] = []
         if list(recipe.stages)[-1] in result.stages:
             with progress_of_parts() as advance:
-                results = evaluation.after_training(recipe, result.run_dir, advance)
+                results = training_evaluation.after_training(recipe, result.run_dir, advance)
         for stage, reasons in result.dropped.items():
             for reason, count in reasons.items():
                 out.line(f"stage {stage} left out {count} samples: {reason} (named in run.json)")
         if result.bad:
             out.line(f"{result.bad} samples could not be read and were left out (named in bad_samples.jsonl)")
         if results:
-            out.table(*evaluation.compare(results))
+            out.table(*training_evaluation.compare(results))
             out.line(f"report:     {page.write(result.run_dir, results)}")
         out.line(f"run:        {result.run_dir}")
         out.line(f"checkpoint: {result.checkpoint}")
