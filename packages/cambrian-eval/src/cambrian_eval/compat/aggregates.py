@@ -15,6 +15,8 @@ from cambrian_eval.compat.m4c import plain_sum
 from cambrian_eval.compat.rule import needed
 from cambrian_eval.compat.text import edit_distance
 from cambrian_eval.errors import DataError
+from cambrian_eval.scoring.edit_distance import LIMITS
+from cambrian_eval.tasks import mme, seed
 from cambrian_eval.types import Score
 
 Rows = Sequence[Mapping[str, Any]]
@@ -23,23 +25,7 @@ ScoreRow = Callable[[Mapping[str, Any]], Score]
 
 Aggregate = Callable[[Rows, ScoreRow], dict[str, Any]]
 
-_MME_PARTS = {
-    "Perception": "existence count position color posters celebrity scene landmark artwork OCR",
-    "Cognition": "commonsense_reasoning numerical_calculation text_translation code_reasoning",
-}
-_MME_PART_OF = {category: part for part, categories in _MME_PARTS.items() for category in categories.split()}
-_SEED_CATEGORIES = (
-    "Scene Understanding",
-    "Instance Identity",
-    "Instance Attribute",
-    "Instance Location",
-    "Instance Counting",
-    "Spatial Relation",
-    "Instance Interaction",
-    "Visual Reasoning",
-    "Text Recognition",
-)
-_SYNTHDOG_DISTANCES = (0, 5, 10, 25, 50)
+_MME_PART_OF = {category: part for part, categories in mme.SUBTASKS.items() for category in categories}
 _NOT_SCORED = "add here after submission"
 
 
@@ -49,9 +35,9 @@ def _category(row: Mapping[str, Any]) -> str:
 
 def _seed_category(row: Mapping[str, Any]) -> str:
     number = needed(row, "category", "seed")
-    if number not in range(1, len(_SEED_CATEGORIES) + 1):
-        raise DataError(f"seed: found category {number!r}, expected a number from 1 to {len(_SEED_CATEGORIES)}.")
-    return _SEED_CATEGORIES[number - 1]
+    if number not in range(1, len(seed.ABILITIES) + 1):
+        raise DataError(f"seed: found category {number!r}, expected a number from 1 to {len(seed.ABILITIES)}.")
+    return seed.ABILITIES[number - 1]
 
 
 def _qbench_category(row: Mapping[str, Any]) -> str:
@@ -114,7 +100,7 @@ def _mme(rows: Rows, score: ScoreRow) -> dict[str, Any]:
         "total_score": plain_sum([one["score"] for one in scores.values()]),
         "accuracy": 100.0 * (num_right / total),
     }
-    for part in _MME_PARTS:
+    for part in mme.SUBTASKS:
         result[part] = plain_sum([one["score"] for name, one in scores.items() if _MME_PART_OF[name] == part])
     return {**result, **scores}
 
@@ -201,7 +187,7 @@ def _synthdog(rows: Rows, _score: ScoreRow) -> dict[str, Any]:
             "accuracy": 100.0 * (sum(distance <= limit for distance in distances) / len(rows)),
             "total": len(rows),
         }
-        for limit in _SYNTHDOG_DISTANCES
+        for limit in LIMITS
     }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import platform
+from abc import ABC, abstractmethod
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -60,7 +61,7 @@ class Prepared(NamedTuple):
     failures: dict[int, Failure]
 
 
-class LocalModel:
+class LocalModel(ABC):
     """A model of transformers on a device of this machine.
 
     Decoding is greedy, so the same prompts in the same batches give the same replies. A prompt that leaves no room for
@@ -177,13 +178,13 @@ class LocalModel:
         """Places of the prompts that may share a batch."""
         return [list(range(len(prompts)))] if prompts else []
 
+    @abstractmethod
     def _encode(self, messages: Sequence[Any]) -> dict[str, Any]:
         """Conversations as one batch, padded on the left, on the CPU."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _measure(self, prompt: Prompt, sizes: Sequence[tuple[int, int]]) -> Length:
         """What a prompt with pictures of these sizes costs."""
-        raise NotImplementedError
 
     def _on_model(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """What `_encode` made, on the model's device and in its precision."""
